@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <mpi.h>
+
+#include <algorithm>
+#include <climits>
+
+#include "kernels/comm/communicator.h"
+#include "kernels/core/error.h"
+
+namespace braise::comm {
+namespace {
+
+void check(int code, const char* call, core::SourceLocation where = core::SourceLocation::current()) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) length = 0;
+  throw core::Error(std::string(call) + " failed: " + std::string(text, static_cast<std::size_t>(length)), where);
+}
+
+// What all ranks together give in one round of an all_gather.
+constexpr std::uint64_t kRoundBytes = std::uint64_t{64} << 20;
+
+class MpiCommunicator final : public Communicator {
+ public:
+  MpiCommunicator() {
+    // A duplicate keeps these messages apart from any library's on MPI_COMM_WORLD. Its own failure is reported too.
+    check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    check(MPI_Comm_dup(MPI_COMM_WORLD, &comm_), "MPI_Comm_dup");
+    check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
+    check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+  }
+  ~MpiCommunicator() override { MPI_Comm_free(&comm_); }
+  MpiCommunicator(const MpiCommunicator&) = delete;
+  MpiCommunicator& operator=(const MpiCommunicator&) = delete;
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void barrier() override { check(MPI_Barrier(comm_), "MPI_Barrier"); }
+
+  std::vector<std::string> all_gather(const std::string& mine) override {
+    const auto ranks = static_cast<std::size_t>(size_);
+    const std::uint64_t my_length = mine.size();
+    std::vector<std::uint64_t> lengths(ranks);
+    check(MPI_Allgather(&my_length, 1, MPI_UINT64_T, lengths.data(), 1, MPI_UINT64_T, comm_), "MPI_Allgather");
+
+    std::vector<std::string> result(ranks);
+    for (std::size_t r = 0; r < ranks; ++r) result[r].reserve(lengths[r]);
+    // MPI counts and displacements are ints, and what is received is there twice, so long texts go in rounds.
+    const std::uint64_t longest = *std::max_element(lengths.begin(), lengths.end());
+    const std::uint64_t round_bytes = std::max<std::uint64_t>(1, kRoundBytes / ranks);
+    std::vector<int> counts(ranks), offsets(ranks);
+    std::string received;
+    for (std::uint64_t begin = 0; begin < longest; begin += round_bytes) {
+      std::size_t total = 0;
+      for (std::size_t r = 0; r < ranks; ++r) {
+        counts[r] = lengths[r] > begin ? static_cast<int>(std::min(round_bytes, lengths[r] - begin)) : 0;
+        offsets[r] = static_cast<int>(total);
+        total += static_cast<std::size_t>(counts[r]);
+      }
+      received.resize(total);
+      const char* const send = mine.data() + std::min<std::uint64_t>(begin, mine.size());
+      check(MPI_Allgatherv(send, counts[static_cast<std::size_t>(rank_)], MPI_BYTE, received.data(), counts.data(),
+                           offsets.data(), MPI_BYTE, comm_),
+            "MPI_Allgatherv");
+      for (std::size_t r = 0; r < ranks; ++r) {
+        result[r].append(received, static_cast<std::size_t>(offsets[r]), static_cast<std::size_t>(counts[r]));
+      }
+    }
+    return result;
+  }
+
+  std::string broadcast(const std::string& bytes, int root) override {
+    std::uint64_t length = bytes.size();
+    check(MPI_Bcast(&length, 1, MPI_UINT64_T, root, comm_), "MPI_Bcast");
+    std::string result = rank_ == root ? bytes : std::string(length, '\0');
+    for (std::uint64_t begin = 0; begin < length;) {
+      const auto count = static_cast<int>(std::min<std::uint64_t>(length - begin, 1 << 30));
+      check(MPI_Bcast(result.data() + begin, count, MPI_BYTE, root, comm_), "MPI_Bcast");
+      begin += static_cast<std::uint64_t>(count);
+    }
+    return result;
+  }
+
+  std::int64_t all_max(std::int64_t value) override {
+    std::int64_t result = 0;
+    check(MPI_Allreduce(&value, &result, 1, MPI_INT64_T, MPI_MAX, comm_), "MPI_Allreduce");
+    return result;
+  }
+
+  void all_to_all(std::span<const std::byte> send, std::span<std::byte> receive, std::size_t bytes_per_rank) override {
+    const std::size_t total = bytes_per_rank * static_cast<std::size_t>(size_);
+    if (send.size() != total || receive.size() != total) {
+      throw core::Error("all_to_all: the buffers must hold " + std::to_string(bytes_per_rank) + " bytes for each rank");
+    }
+    if (bytes_per_rank > INT_MAX) {
+      throw core::Error("all_to_all: " + std::to_string(bytes_per_rank) +
+                        " bytes for each rank are too many for MPI's counts");
+    }
+    const auto count = static_cast<int>(bytes_per_rank);
+    check(MPI_Alltoall(send.data(), count, MPI_BYTE, receive.data(), count, MPI_BYTE, comm_), "MPI_Alltoall");
+  }
+
+ private:
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  int rank_ = 0;
+  int size_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> mpi() {
+  return std::make_unique<MpiCommunicator>();
+}
+
+}  // namespace braise::comm

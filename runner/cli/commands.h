@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "runner/cli/common.h"
+
+namespace CLI {
+class App;
+}
+
+namespace braise::cli {
+
+// Each command as a function of its arguments; what it returns is the exit status. What a user did wrongly is thrown as
+// UsageError, a run-time fault as core::Error.
+
+int validate(const RecipeArguments& arguments, bool json);
+
+enum class PlanFormat { table, json, dot };
+int plan(const RecipeArguments& arguments, const std::filesystem::path& runs, PlanFormat format, bool fresh);
+
+struct RunArguments {
+  bool fresh = false;
+  bool fail_fast = false;
+};
+int run(const RecipeArguments& recipe, const std::filesystem::path& runs, const RunArguments& arguments);
+int resume(const std::string& run, const std::filesystem::path& runs, const RunArguments& arguments);
+
+int status(const std::string& run, const std::filesystem::path& runs, bool json);
+int runs(const std::filesystem::path& runs, bool json);
+
+struct LogArguments {
+  std::string job;  ///< empty: every job
+  int rank = -1;    ///< -1: every rank
+  bool follow = false;
+};
+int logs(const std::string& run, const std::filesystem::path& runs, const LogArguments& arguments);
+
+/// With `kill`, the ranks are ended at once; else they checkpoint first.
+int cancel(const std::string& run, const std::filesystem::path& runs, bool kill);
+int clean(const std::vector<std::string>& names, const std::filesystem::path& runs, bool dry_run);
+
+/// Prints a schema by name ("recipe", "stage.tokenize"), the names of all where empty, or the reference page.
+int schema(const std::string& name, bool reference);
+int kinds(bool json);
+int version(bool json);
+
+/// Prints a completion script for the shell ("bash", "zsh"), made from the commands of `app`.
+int completion(const CLI::App& app, const std::string& shell);
+
+}  // namespace braise::cli

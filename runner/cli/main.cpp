@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "kernels/core/error.h"
+#include "runner/cli/commands.h"
+
+namespace {
+
+using namespace braise;
+
+/// Everything that arguments are parsed into.
+struct Arguments {
+  cli::RecipeArguments recipe;
+  cli::RunArguments run;
+  cli::LogArguments log;
+  std::filesystem::path runs = "./runs";
+  std::string run_name;
+  std::vector<std::string> run_names;
+  std::string schema_name, shell;
+  bool json = false, dot = false, fresh = false, now = false, dry_run = false, reference = false;
+};
+
+void add_recipe(CLI::App& command, Arguments& a) {
+  command.add_option("recipe", a.recipe.recipe, "The recipe, a YAML file")->required();
+  command
+      .add_option("--set", a.recipe.overrides.set,
+                  "Sets a value: path=value, for example vars.width=512; may be repeated")
+      ->allow_extra_args(false);
+  command.add_option("--vars", a.recipe.overrides.vars_files, "Merges a YAML map into `vars`; may be repeated")
+      ->allow_extra_args(false);
+}
+
+void add_runs(CLI::App& command, Arguments& a) {
+  command.add_option("--runs", a.runs, "The folder that holds the runs")->capture_default_str();
+}
+
+void add_run(CLI::App& command, Arguments& a) {
+  command.add_option("run", a.run_name, "A run: its folder, its name, a unique beginning of it, or `latest`")
+      ->required();
+  add_runs(command, a);
+}
+
+void add_json(CLI::App& command, Arguments& a) {
+  command.add_flag("--json", a.json, "Prints JSON, for scripts");
+}
+
+void add_fail_fast(CLI::App& command, Arguments& a) {
+  auto* fast = command.add_flag("--fail-fast", a.run.fail_fast, "Stops all jobs as soon as one has failed");
+  command.add_flag("!--keep-going", a.run.fail_fast, "Goes on with what does not depend on a failed job (the default)")
+      ->excludes(fast);
+}
+
+void add_example(CLI::App& command, const std::string& example) {
+  command.footer("Example:\n  " + example);
+}
+
+void add_commands(CLI::App& app, Arguments& a, int& result) {
+  auto* validate = app.add_subcommand("validate", "Checks a recipe and tells everything that is wrong with it");
+  add_recipe(*validate, a);
+  add_json(*validate, a);
+  add_example(*validate, "braise validate recipes/quickstart.yaml");
+  validate->callback([&] { result = cli::validate(a.recipe, a.json); });
+
+  auto* plan = app.add_subcommand("plan", "Shows the jobs that a recipe means, and which would run");
+  add_recipe(*plan, a);
+  add_runs(*plan, a);
+  add_json(*plan, a);
+  plan->add_flag("--dot", a.dot, "Prints the graph of the jobs for Graphviz")->excludes("--json");
+  plan->add_flag("--fresh", a.fresh, "Plans as if nothing had been run before");
+  add_example(*plan, "braise plan recipes/quickstart.yaml --set resources.workers_per_node=4");
+  plan->callback([&] {
+    const auto format = a.json ? cli::PlanFormat::json : a.dot ? cli::PlanFormat::dot : cli::PlanFormat::table;
+    result = cli::plan(a.recipe, a.runs, format, a.fresh);
+  });
+
+  auto* run = app.add_subcommand("run", "Runs a recipe on this machine; prints the run's folder as its last line");
+  add_recipe(*run, a);
+  add_runs(*run, a);
+  add_fail_fast(*run, a);
+  run->add_flag("--fresh", a.run.fresh, "Runs every job, also those that an earlier run finished unchanged");
+  add_example(*run, "braise run recipes/quickstart.yaml --set seed=7");
+  run->callback([&] { result = cli::run(a.recipe, a.runs, a.run); });
+
+  auto* resume = app.add_subcommand("resume", "Continues a run that was stopped, killed or has failed jobs");
+  add_run(*resume, a);
+  add_fail_fast(*resume, a);
+  add_example(*resume, "braise resume latest");
+  resume->callback([&] { result = cli::resume(a.run_name, a.runs, a.run); });
+
+  auto* status = app.add_subcommand("status", "Shows how a run and its jobs stand");
+  add_run(*status, a);
+  add_json(*status, a);
+  add_example(*status, "braise status latest");
+  status->callback([&] { result = cli::status(a.run_name, a.runs, a.json); });
+
+  auto* logs = app.add_subcommand("logs", "Prints the logs of a run's latest attempts");
+  add_run(*logs, a);
+  logs->add_option("job", a.log.job, "Only this job");
+  logs->add_option("--rank", a.log.rank, "Only this rank")->check(CLI::NonNegativeNumber);
+  logs->add_flag("-f,--follow", a.log.follow, "Goes on with what is written, until the run ends");
+  add_example(*logs, "braise logs latest corpus --rank 0 -f");
+  logs->callback([&] { result = cli::logs(a.run_name, a.runs, a.log); });
+
+  auto* cancel = app.add_subcommand("cancel", "Asks a running run to checkpoint and stop");
+  add_run(*cancel, a);
+  cancel->add_flag("--now", a.now, "Ends its workers at once, without a checkpoint");
+  add_example(*cancel, "braise cancel latest");
+  cancel->callback([&] { result = cli::cancel(a.run_name, a.runs, a.now); });
+
+  auto* runs = app.add_subcommand("runs", "Lists the runs");
+  add_runs(*runs, a);
+  add_json(*runs, a);
+  add_example(*runs, "braise runs --json");
+  runs->callback([&] { result = cli::runs(a.runs, a.json); });
+
+  auto* clean = app.add_subcommand("clean", "Removes runs, with all they hold");
+  clean->add_option("runs", a.run_names, "The runs to remove")->required();
+  add_runs(*clean, a);
+  clean->add_flag("--dry-run", a.dry_run, "Only tells what would be removed");
+  add_example(*clean, "braise clean quickstart-20260131-120000-3fa9c1");
+  clean->callback([&] { result = cli::clean(a.run_names, a.runs, a.dry_run); });
+
+  auto* schema = app.add_subcommand("schema", "Prints a JSON Schema, for editors; without a name, lists them");
+  schema->add_option("name", a.schema_name, "For example recipe, or stage.tokenize");
+  schema->add_flag("--reference", a.reference, "Prints the reference page of the recipe language (Markdown)");
+  add_example(*schema, "braise schema recipe");
+  schema->callback([&] { result = cli::schema(a.schema_name, a.reference); });
+
+  auto* kinds = app.add_subcommand("kinds", "Lists the stage kinds");
+  add_json(*kinds, a);
+  add_example(*kinds, "braise kinds");
+  kinds->callback([&] { result = cli::kinds(a.json); });
+
+  auto* version = app.add_subcommand("version", "Prints the version and the facts of this build");
+  add_json(*version, a);
+  add_example(*version, "braise version --json");
+  version->callback([&] { result = cli::version(a.json); });
+
+  auto* completion = app.add_subcommand("completion", "Prints a completion script for the shell");
+  completion->add_option("shell", a.shell, "bash or zsh")->required()->check(CLI::IsMember({"bash", "zsh"}));
+  add_example(*completion, "source <(./braise completion bash)");
+  completion->callback([&] { result = cli::completion(app, a.shell); });
+}
+
+int run_command(int argc, char** argv) {
+  CLI::App app("Braise runs large-language-model work from a recipe.", "braise");
+  app.footer("Start with:\n  braise run recipes/quickstart.yaml");
+  app.require_subcommand(0, 1);
+  bool show_version = false;
+  app.add_flag("--version", show_version, "Prints the version and the facts of this build");
+  Arguments arguments;
+  int result = cli::kSuccess;
+  add_commands(app, arguments, result);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    cli::print(app.help());
+    return cli::kSuccess;
+  } catch (const CLI::ParseError& error) {
+    app.exit(error);
+    return cli::kBadInput;
+  }
+  if (show_version) return cli::version(false);
+  if (app.get_subcommands().empty()) {
+    std::fputs(app.help().c_str(), stderr);
+    return cli::kBadInput;
+  }
+  return result;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run_command(argc, argv);
+  } catch (const cli::UsageError& error) {
+    if (*error.what() != '\0') std::fprintf(stderr, "braise: %s\n", error.what());
+    return cli::kBadInput;
+  } catch (const core::Error& error) {
+    std::fprintf(stderr, "braise: %s (%s)\n", error.what(), error.place().c_str());
+    return cli::kRunFailed;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "braise: %s\n", error.what());
+    return cli::kRunFailed;
+  }
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <nlohmann/json.hpp>
+
+#include "kernels/core/error.h"
+#include "runner/cli/commands.h"
+#include "runner/journal/run_directory.h"
+#include "runner/report/format.h"
+#include "runner/report/status.h"
+#include "stages/shared/io/clock.h"
+
+namespace braise::cli {
+namespace {
+namespace fs = std::filesystem;
+
+std::string minute_text(std::int64_t us) {
+  return us == 0 ? "-" : io::format_utc(us).substr(0, 10) + " " + io::format_utc(us).substr(11, 5);
+}
+
+std::uint64_t bytes_below(const fs::path& folder) {
+  std::uint64_t total = 0;
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    if (entry->is_regular_file(error) && !entry->is_symlink(error)) total += entry->file_size(error);
+  }
+  return total;
+}
+
+}  // namespace
+
+int status(const std::string& name, const fs::path& runs, bool json) {
+  const journal::RunDirectory run = find_run(name, runs);
+  const report::RunStatus status = report::read_status(run);
+  print(json ? report::status_json(status, run).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"
+             : report::status_text(status, run));
+  return kSuccess;
+}
+
+int runs(const fs::path& runs, bool json) {
+  journal::sweep(runs);
+  nlohmann::json list = nlohmann::json::array();
+  report::Table table({"run", "state", "jobs", "started (UTC)", "time"});
+  for (const journal::RunDirectory& run : journal::RunDirectory::list(runs)) {
+    try {
+      const report::RunStatus status = report::read_status(run);
+      if (json) {
+        list.push_back({{"run", status.id},
+                        {"path", run.path().string()},
+                        {"recipe", status.recipe},
+                        {"state", status.state},
+                        {"jobs", status.counts},
+                        {"started", status.started_us == 0 ? nlohmann::json()
+                                                           : nlohmann::json(io::format_utc(status.started_us))}});
+        continue;
+      }
+      std::string counts;
+      for (const auto& [state, count] : status.counts) {
+        counts += (counts.empty() ? "" : ", ") + std::to_string(count) + " " + state;
+      }
+      const double seconds = static_cast<double>(status.ended_us - status.started_us) / 1e6;
+      table.add({status.id, status.state, counts, minute_text(status.started_us),
+                 status.ended_us == 0 ? "-" : report::duration_text(seconds)});
+    } catch (const core::Error& error) {
+      // One run that another version made, or that is damaged, does not hide the others.
+      if (json) {
+        list.push_back(
+            {{"run", run.id()}, {"path", run.path().string()}, {"state", "unreadable"}, {"reason", error.what()}});
+      } else {
+        table.add({run.id(), "unreadable", error.what(), "-", "-"});
+      }
+    }
+  }
+  print(json ? list.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n" : table.text());
+  return kSuccess;
+}
+
+int clean(const std::vector<std::string>& names, const fs::path& runs, bool dry_run) {
+  // All names are looked up first: a wrong one removes nothing.
+  std::vector<journal::RunDirectory> chosen;
+  for (const std::string& name : names) {
+    journal::RunDirectory run = find_run(name, runs);
+    if (const auto holder = run.holder()) {
+      throw UsageError(run.id() + " is running (process " + std::to_string(holder->pid) + " on " + holder->host +
+                       "); `braise cancel " + run.id() + "` stops it");
+    }
+    chosen.push_back(std::move(run));
+  }
+  for (const journal::RunDirectory& run : chosen) {
+    const std::string what = run.path().string() + " (" + report::bytes_text(bytes_below(run.path())) + ")\n";
+    if (dry_run) {
+      print("would remove " + what);
+      continue;
+    }
+    const journal::RunLock lock = run.lock();
+    std::error_code error;
+    fs::remove_all(run.path(), error);
+    if (error) throw core::Error("cannot remove " + run.path().string() + ": " + error.message());
+    print("removed " + what);
+  }
+  return kSuccess;
+}
+
+}  // namespace braise::cli

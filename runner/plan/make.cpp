@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runner/plan/make.h"
+
+#include <algorithm>
+#include <set>
+#include <unordered_map>
+
+#include "stages/api/build.h"
+#include "stages/registry.h"
+
+namespace braise::plan {
+namespace {
+
+using Parameters = std::vector<std::pair<std::string, nlohmann::json>>;
+
+/// A job while points are still being merged into it. Jobs are known by index: names depend on how many there will be.
+struct Draft {
+  std::size_t stage = 0;  ///< index in the order of stages
+  recipe::Stage source;
+  std::vector<std::size_t> needs;                      ///< drafts
+  std::unordered_map<std::string, std::size_t> links;  ///< stage referred to -> draft
+  Parameters parameters;
+};
+
+/// Whether a swept path can change a job of the given stages: its own and those it builds on.
+bool concerns(const std::string& path, const std::set<std::string>& stages) {
+  if (!path.starts_with("stages.")) return true;
+  return stages.contains(path.substr(7, path.find('.', 7) - 7));
+}
+
+/// Stages in an order in which each follows those it needs, otherwise as written. The recipe is known to have no cycle.
+std::vector<std::size_t> ordered(const std::vector<recipe::Stage>& stages) {
+  std::unordered_map<std::string, std::size_t> index;
+  for (std::size_t i = 0; i < stages.size(); ++i) index[stages[i].name] = i;
+  std::vector<std::size_t> order;
+  std::vector<char> placed(stages.size(), 0);
+  const std::function<void(std::size_t)> place = [&](std::size_t i) {
+    if (placed[i] != 0) return;
+    placed[i] = 1;
+    for (const recipe::Reference& reference : stages[i].references) place(index.at(reference.stage));
+    for (const std::string& name : stages[i].after) place(index.at(name));
+    order.push_back(i);
+  };
+  for (std::size_t i = 0; i < stages.size(); ++i) place(i);
+  return order;
+}
+
+class Maker {
+ public:
+  void add(recipe::Recipe&& point_recipe, const recipe::Point& point) {
+    Parameters parameters;
+    for (const auto& [path, value] : point.values) parameters.emplace_back(path, value.to_json());
+    std::unordered_map<std::string, std::size_t> drafts_of_stage;
+    if (order_.empty()) {
+      order_ = ordered(point_recipe.stages);
+      known_.resize(point_recipe.stages.size());
+      lineages_.resize(point_recipe.stages.size());
+    }
+    for (const std::size_t stage_index : order_) {
+      recipe::Stage& stage = point_recipe.stages[stage_index];
+      Draft draft;
+      draft.stage = stage_index;
+      for (const recipe::Reference& reference : stage.references) {
+        draft.links[reference.stage] = drafts_of_stage.at(reference.stage);
+      }
+      for (const auto& [name, other] : draft.links) draft.needs.push_back(other);
+      for (const std::string& name : stage.after) draft.needs.push_back(drafts_of_stage.at(name));
+      std::sort(draft.needs.begin(), draft.needs.end());
+      draft.needs.erase(std::unique(draft.needs.begin(), draft.needs.end()), draft.needs.end());
+      std::string identity = stage.config.dump();
+      identity += stage.resources.to_json().dump() + std::to_string(stage.seed);
+      for (const std::size_t other : draft.needs) identity += "," + std::to_string(other);
+      const auto [known, is_new] = known_[stage_index].try_emplace(std::move(identity), drafts_.size());
+      if (is_new) {
+        std::set<std::string>& lineage = lineages_[stage_index];
+        lineage.insert(stage.name);
+        for (const std::size_t other : draft.needs) lineage.merge(std::set(lineages_[drafts_[other].stage]));
+        for (const auto& parameter : parameters) {
+          if (concerns(parameter.first, lineage)) draft.parameters.push_back(parameter);
+        }
+        draft.source = std::move(stage);
+        drafts_.push_back(std::move(draft));
+        drafts_of_stage[drafts_.back().source.name] = known->second;
+      } else {
+        // Only what is the same at every point that shares the job is a parameter of it.
+        std::erase_if(drafts_[known->second].parameters, [&](const auto& own) {
+          return std::find(parameters.begin(), parameters.end(), own) == parameters.end();
+        });
+        drafts_of_stage[drafts_[known->second].source.name] = known->second;
+      }
+    }
+  }
+
+  Plan finish(const recipe::Document& document, const FindInputs& find_inputs, stages::Faults& faults) {
+    name_drafts();
+    Plan plan;
+    for (std::size_t i = 0; i < drafts_.size(); ++i) plan.jobs.push_back(job(i, document, find_inputs, faults));
+    return plan;
+  }
+
+ private:
+  void name_drafts() {
+    std::vector<std::size_t> next(known_.size(), 0);
+    for (const Draft& draft : drafts_) {
+      const std::size_t variants = known_[draft.stage].size();
+      std::string name = draft.source.name;
+      if (variants > 1) {
+        std::string number = std::to_string(++next[draft.stage]);
+        const std::size_t width = std::to_string(variants).size();
+        name += "." + std::string(width - number.size(), '0') + number;
+      }
+      names_.push_back(std::move(name));
+    }
+  }
+
+  Job job(std::size_t index, const recipe::Document& document, const FindInputs& find_inputs, stages::Faults& faults) {
+    Draft& draft = drafts_[index];
+    const stages::StageDescriptor& kind = *stages::find_kind(draft.source.kind);
+    Job job;
+    job.spec.job = names_[index];
+    job.spec.stage = draft.source.name;
+    job.spec.kind = draft.source.kind;
+    job.spec.kind_version = kind.version;
+    job.spec.braise_version = stages::version();
+    job.spec.seed = draft.source.seed;
+    job.spec.resources = draft.source.resources;
+    job.spec.config = std::move(draft.source.config);
+    for (const recipe::Reference& reference : draft.source.references) {
+      job.links.push_back({reference.pointer, "${stages." + reference.stage + "." + reference.output + "}",
+                           names_[draft.links.at(reference.stage)], reference.output});
+    }
+    for (const std::size_t other : draft.needs) job.needs.push_back(names_[other]);
+    std::sort(job.needs.begin(), job.needs.end());
+    job.parameters = nlohmann::json::object();
+    for (const auto& [path, value] : draft.parameters) job.parameters[path] = value;
+    for (const stages::InputPattern& pattern : kind.inputs(job.spec.config)) {
+      // What lies in the run itself is not there yet.
+      if (pattern.pattern.starts_with("${")) continue;
+      job.input_pointers.push_back(pattern.pointer);
+      std::string problem, remedy;
+      std::vector<stages::InputFile> files = find_inputs(pattern, problem, remedy);
+      if (!problem.empty()) {
+        std::string path = "stages." + draft.source.name + pattern.pointer;
+        std::replace(path.begin(), path.end(), '/', '.');
+        faults.push_back({recipe::mark_of(document, path), path, std::move(problem), std::move(remedy)});
+      }
+      std::move(files.begin(), files.end(), std::back_inserter(job.spec.inputs));
+    }
+    job.estimate = kind.estimate(job.spec.config, job.spec.resources, job.spec.inputs);
+    for (const stages::OutputDeclaration& output : kind.outputs) job.outputs[output.name] = output.path;
+    return job;
+  }
+
+  std::vector<std::size_t> order_;
+  std::vector<std::unordered_map<std::string, std::size_t>> known_;  ///< by stage: identity -> draft
+  std::vector<std::set<std::string>> lineages_;                      ///< by stage: itself and all stages it builds on
+  std::vector<Draft> drafts_;
+  std::vector<std::string> names_;
+};
+
+}  // namespace
+
+std::optional<Made> make_plan(const recipe::Document& document, const FindInputs& find_inputs, stages::Faults& faults) {
+  const std::size_t faults_before = faults.size();
+  const std::vector<recipe::Point> points = recipe::sweep_points(document, faults);
+  if (faults.size() > faults_before || points.empty()) {
+    // The sweep itself is wrong: still report what else is.
+    recipe::resolve(document, {}, faults);
+    return std::nullopt;
+  }
+  Made made;
+  made.points = points.size();
+  Maker maker;
+  bool first = true;
+  for (const recipe::Point& point : points) {
+    // Each point may have faults of its own; a hundred are enough for one sitting.
+    if (faults.size() > faults_before + 100) break;
+    std::optional<recipe::Recipe> resolved = recipe::resolve(document, point, faults);
+    if (!resolved || faults.size() > faults_before) continue;
+    if (first) made.first = *resolved;
+    first = false;
+    maker.add(std::move(*resolved), point);
+  }
+  if (faults.size() > faults_before) return std::nullopt;
+  made.plan = maker.finish(document, find_inputs, faults);
+  if (faults.size() > faults_before) return std::nullopt;
+  made.plan.recipe_name = made.first.name;
+  made.plan.seed = made.first.seed;
+  return made;
+}
+
+}  // namespace braise::plan

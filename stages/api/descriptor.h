@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "stages/api/job.h"
+
+namespace braise::stages {
+
+/// An input from outside the run, as the recipe names it.
+struct InputPattern {
+  std::string pointer;  ///< JSON pointer to the string in the stage's config: "/input/0"
+  std::string pattern;  ///< absolute path or glob (*, ?, [a-z], ** for folders)
+  std::string sha256;   ///< where the recipe pins it; else empty
+};
+
+/// One thing a stage of this kind leaves; `${stages.<stage>.<name>}` refers to it.
+struct OutputDeclaration {
+  std::string name;         ///< "tokens"
+  std::string path;         ///< relative to the attempt's folder: "artifacts/tokens.h5"
+  std::string description;  ///< for `braise kinds`
+};
+
+/// What a kind can tell beforehand.
+struct Estimate {
+  std::map<std::string, std::uint64_t> memory_bytes_per_rank;  ///< by ledger category: "workspace"
+  std::uint64_t steps = 0;                                     ///< 0: not known
+  std::string step_unit;                                       ///< what one step is: "shard"
+};
+
+/// What a kind's rules may look at.
+struct RuleContext {
+  const nlohmann::json& config;  ///< resolved, of right types, defaults filled in
+  const Resources& resources;
+  /// Reports what is wrong at a JSON pointer into config ("/shard_size"; "" is the stage).
+  std::function<void(std::string_view pointer, std::string problem, std::string remedy)> fault;
+};
+
+/// All that planning must know of a stage kind; lives in stages/<kind>/descriptor.cpp, free of MPI, HDF5 and devices.
+/// The keys of the kind are in schemas/stage.<kind>.schema.json.
+struct StageDescriptor {
+  const char* kind;                  ///< "tokenize": the one word used in recipe, schema, folder and registry
+  int version;                       ///< raised whenever equal configurations would give other outputs than before
+  const char* summary;               ///< one line for `braise kinds`
+  bool reusable;                     ///< whether equal fingerprints give equal outputs; a measurement is not reusable
+  std::vector<std::string> devices;  ///< those it can run on: "cpu", "cuda"
+  std::vector<OutputDeclaration> outputs;
+
+  /// The rules between keys that a schema cannot state.
+  void (*check)(const RuleContext& context);
+  std::vector<InputPattern> (*inputs)(const nlohmann::json& config);
+  /// `inputs` are the files found for the patterns; empty where they come from another stage and do not exist yet.
+  Estimate (*estimate)(const nlohmann::json& config, const Resources& resources, const std::vector<InputFile>& inputs);
+};
+
+}  // namespace braise::stages

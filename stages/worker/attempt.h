@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "stages/api/job.h"
+
+namespace braise::worker {
+
+/// One attempt at a job and where everything of it lies, see the run directory in stages/README.md.
+struct Attempt {
+  std::filesystem::path run_dir;
+  std::filesystem::path dir;          ///< <run>/jobs/<job>/attempts/<number>-<token>
+  std::filesystem::path scratch_dir;  ///< <run>/scratch/<job>-<number>-<token>
+  std::filesystem::path journal;      ///< <run>/journal/<job>-<number>-<token>.jsonl
+  int number = 0;
+  std::string token;
+  std::vector<std::filesystem::path> earlier;  ///< folders of attempts with smaller numbers, latest first
+};
+
+/// Works all of it out from the two paths of the command line.
+/// Errors: core::Error where the folders do not lie as they should or the attempt's is missing.
+Attempt attempt_at(const std::filesystem::path& job_file, const std::filesystem::path& attempt_dir,
+                   const std::string& job);
+
+/// Puts the attempt's own places where strings of the configuration begin with "${run.dir}" or "${run.scratch}".
+void put_in_places(nlohmann::json& config, const Attempt& attempt);
+
+}  // namespace braise::worker

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <catch2/catch.hpp>
+#include <functional>
+#include <valijson/adapters/nlohmann_json_adapter.hpp>
+#include <valijson/schema.hpp>
+#include <valijson/schema_parser.hpp>
+#include <valijson/validator.hpp>
+
+#include "kernels/core/error.h"
+#include "schemas/schemas.h"
+#include "stages/check/exchange.h"
+#include "stages/check/gemm.h"
+#include "stages/check/memory.h"
+#include "stages/check/work.h"
+#include "stages/shared/io/file.h"
+#include "tests/stages/fake_context.h"
+#include "tests/support/support.h"
+
+namespace braise::check {
+namespace {
+
+using Catch::Contains;
+
+/// Rank 1 of 2 that talks to itself, so that what rank 0 sent never comes.
+class LyingCommunicator final : public comm::Communicator {
+ public:
+  int rank() const override { return 1; }
+  int size() const override { return 2; }
+  void barrier() override {}
+  std::vector<std::string> all_gather(const std::string& mine) override { return {mine, mine}; }
+  std::string broadcast(const std::string& bytes, int) override { return bytes; }
+  std::int64_t all_max(std::int64_t value) override { return value; }
+  void all_to_all(std::span<const std::byte> send, std::span<std::byte> receive, std::size_t) override {
+    std::copy(send.begin(), send.end(), receive.begin());
+  }
+};
+
+TEST_CASE("an exchange that goes wrong is told with sender, receiver and byte") {
+  const auto single = comm::single();
+  for (const std::size_t bytes : {1, 7, 4096}) CHECK_NOTHROW(Exchange(*single, bytes).verify(3));
+  LyingCommunicator lying;
+  Exchange exchange(lying, 64);
+  CHECK_THROWS_WITH(exchange.verify(0), Contains("what rank 0 sent to rank 1 arrived wrong at byte 0 of 64"));
+}
+
+TEST_CASE("memory is read and copied whole") {
+  MemoryArray array(1 << 20);
+  CHECK(array.read() == 1 << 20);
+  CHECK(array.copy() == 1 << 20);
+  CHECK(MemoryArray((1 << 20) + 77).read() <= (1 << 20) + 77);
+}
+
+TEST_CASE("a product's operations are counted") {
+  CHECK(Gemm(32, Gemm::Precision::fp32).run() == 2.0 * 32 * 32 * 32);
+  if (Gemm::supports(Gemm::Precision::bf16)) CHECK(Gemm(32, Gemm::Precision::bf16).run() == 2.0 * 32 * 32 * 32);
+  CHECK_FALSE(instruction_set().empty());
+}
+
+bool is_a_machine(const nlohmann::json& json) {
+  valijson::Schema schema;
+  const valijson::adapters::NlohmannJsonAdapter text(schemas::schema("machine.schema.json"));
+  valijson::SchemaParser().populateSchema(text, schema);
+  const valijson::adapters::NlohmannJsonAdapter adapter(json);
+  return valijson::Validator().validate(schema, adapter, nullptr);
+}
+
+const nlohmann::json kConfig = {
+    {"duration", 0.05}, {"message_size", 4096}, {"memory_size", 1 << 20}, {"gemm_size", 64}};
+
+TEST_CASE("one rank measures its machine, as the schema says") {
+  const test::TemporaryFolder folder;
+  test::FakeContext context(folder.path());
+  context.job_.config = kConfig;
+  stages::Outputs outputs;
+  REQUIRE(run(context, outputs) == stages::Ending::completed);
+  const nlohmann::json machine = nlohmann::json::parse(io::read_file(context.attempt_dir_ / "artifacts/machine.json"));
+  CHECK(is_a_machine(machine));
+  CHECK_FALSE(is_a_machine(nlohmann::json::object()));
+  CHECK(machine.at("ranks").size() == 1);
+  CHECK(machine.at("network").at("barrier_s").is_null());
+  CHECK(machine.at("ranks").at(0).at("gemm_bf16_flops").is_null() == !Gemm::supports(Gemm::Precision::bf16));
+  CHECK(outputs.at("machine").files.at(0).path == "artifacts/machine.json");
+  CHECK(context.metrics_.back().at("step") == context.metrics_.back().at("steps"));
+}
+
+TEST_CASE("a measurement is stopped when asked for") {
+  const test::TemporaryFolder folder;
+  test::FakeContext context(folder.path());
+  context.job_.config = kConfig;
+  context.job_.config["duration"] = 3600;
+  context.request_ = stages::Request::stop;
+  stages::Outputs outputs;
+  CHECK(run(context, outputs) == stages::Ending::stopped);
+  CHECK(outputs.empty());
+}
+
+}  // namespace
+}  // namespace braise::check
