@@ -133,7 +133,7 @@ TEST_CASE("a recipe that is no file includes nothing") {
         "r.yaml:1:11: include.0: nothing can be included here; only a recipe in a file can include others\n");
 }
 
-TEST_CASE("--set puts a value at a path") {
+TEST_CASE("a value is put at a path by --set") {
   const Loaded loaded =
       load_with({{"vars.width=512", "vars.deep.a=[1, {b: c}]", "stages.selftest.duration=2s", "vars.input=a=b.txt",
                   "resources.threads=2", "description=\"\"", "name=", "seed=0x10", "stages.more={kind: check}",
