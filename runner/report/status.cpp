@@ -149,7 +149,7 @@ std::string status_text(const RunStatus& status, const journal::RunDirectory& ru
   text += table.text("  ");
   for (const std::string& warning : status.journal.warnings) text += "warning: " + warning + "\n";
   if (status.state != "running" && status.state != "completed")
-    text += "Continue it with: braise resume " + status.id + "\n";
+    text += "Continue it with: braise resume " + run.path().string() + "\n";
   return text;
 }
 

@@ -21,6 +21,9 @@ bool waits_for_others(const Heartbeat& heartbeat) {
   return heartbeat.operation.starts_with("wait");
 }
 
+// Beats come every second: three missed ones are no accident.
+constexpr std::int64_t kSilentUs = 3'000'000;
+
 }  // namespace
 
 std::string to_text(const Heartbeat& heartbeat) {
@@ -84,12 +87,19 @@ std::vector<Heartbeat> hung_ranks(const std::vector<Heartbeat>& heartbeats, std:
   };
   const auto moved_recently = [&](const Heartbeat& h) { return now_us - h.operation_us <= timeout_us; };
 
-  std::vector<Heartbeat> hung = select([&](const Heartbeat& h) { return now_us - h.beat_us > timeout_us; });
+  const auto silent_for = [&](std::int64_t us) {
+    return select([&, us](const Heartbeat& h) { return now_us - h.beat_us > us; });
+  };
+
+  std::vector<Heartbeat> hung = silent_for(timeout_us);
   if (!hung.empty()) return hung;
   hung = select([&](const Heartbeat& h) { return !moved_recently(h) && !waits_for_others(h); });
-  if (!hung.empty()) return hung;
   const bool all_wait = std::none_of(heartbeats.begin(), heartbeats.end(), moved_recently);
-  return all_wait ? heartbeats : std::vector<Heartbeat>();
+  if (hung.empty() && all_wait) hung = heartbeats;
+  if (hung.empty()) return hung;
+  // A stopped rank holds up those that exchange with it, and they may have noted their last operation before it stopped.
+  const std::vector<Heartbeat> silent = silent_for(std::min(timeout_us, kSilentUs));
+  return silent.empty() ? hung : silent;
 }
 
 std::string describe_hung(const Heartbeat& heartbeat, std::int64_t now_us) {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
-#include <chrono>
+#include <ctime>
 #include <fstream>
 
 #include "runner/journal/event.h"
@@ -281,7 +281,7 @@ TEST_CASE("torn, malformed, unknown and foreign lines are dropped with a warning
   CHECK(read_journal_file(folder.path(), "nobody").events.empty());
 }
 
-TEST_CASE("10,000 events are replayed well within a tenth of a second") {
+TEST_CASE("10,000 events are replayed in a fraction of a second") {
   const test::TemporaryFolder folder;
   {
     io::JsonLinesWriter writer(folder.path() / "runner-1.jsonl");
@@ -301,19 +301,18 @@ TEST_CASE("10,000 events are replayed well within a tenth of a second") {
       put(completed(name));
     }
   }
-  auto best = std::chrono::steady_clock::duration::max();
+  double best = 1e9;  // processor time: what else the machine does is no matter
   for (int repeat = 0; repeat < 3; ++repeat) {
-    const auto begin = std::chrono::steady_clock::now();
+    const std::clock_t begin = std::clock();
     const RunState state = replay(read_journal(folder.path()));
-    best = std::min(best, std::chrono::steady_clock::now() - begin);
+    best = std::min(best, static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC);
     REQUIRE(state.warnings.empty());
     REQUIRE(state.jobs.size() == 3333);
   }
-  const double seconds = std::chrono::duration<double>(best).count();
-  INFO(seconds << " s");
-  // Sanitizers and a busy machine may take several times as long.
-  CHECK(seconds < 1.0);
-  WARN("replay of 10,000 events: " << seconds * 1e3 << " ms");
+  WARN("replay of 10,000 events: " << best * 1e3 << " ms");
+#ifndef __SANITIZE_ADDRESS__
+  CHECK(best < 0.3);  // several times what it takes
+#endif
 }
 
 }  // namespace

@@ -89,10 +89,11 @@ TEST_CASE("a swept value stands in the recipe as if it were written there") {
 
 TEST_CASE("ten thousand points of two stages take little time") {
   std::string text = "recipe: 1\nname: x\nvars: {size: 2MiB, fraction: 0}\nsweep:\n";
-  for (const char* path : {"seed", "stages.a.gemm_size", "stages.b.resources.threads", "stages.b.shard_size"}) {
-    text += std::string("  ") + path + ": [";
-    for (int i = 1; i <= 10; ++i)
-      text += (i > 1 ? ", " : "") + std::to_string(4096 + 16 * i - (path[7] == 'b' && path[9] == 'r' ? 4096 : 0));
+  const std::pair<const char*, int> lists[] = {
+      {"seed", 0}, {"stages.a.gemm_size", 16}, {"stages.b.resources.threads", 1}, {"stages.b.shard_size", 4096}};
+  for (const auto& [path, first] : lists) {
+    text += std::string("  ") + path + ": [" + std::to_string(first);
+    for (int i = 1; i < 10; ++i) text += ", " + std::to_string(first + i);
     text += "]\n";
   }
   text +=

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <random>
 
@@ -405,17 +406,19 @@ TEST_CASE("1,000 jobs take little time") {
     jobs.push_back(
         {"job" + std::to_string(i), i < 10 ? std::vector<std::string>() : std::vector{"job" + std::to_string(i / 10)}});
   }
-  auto begin = std::chrono::steady_clock::now();
-  CHECK(trial.run_new(make_plan(jobs)) == Outcome::completed);
-  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  WARN("1,000 jobs: " << seconds << " s");
-  CHECK(seconds < 20);
-  begin = std::chrono::steady_clock::now();
-  CHECK(trial.run_new(make_plan(jobs)) == Outcome::completed);
-  CHECK(trial.launcher.started.size() == 1000);
-  seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  WARN("1,000 jobs reused: " << seconds << " s");
-  CHECK(seconds < 20);
+  const auto took = [&] {
+    const std::clock_t begin = std::clock();  // processor time: what else the machine does is no matter
+    CHECK(trial.run_new(make_plan(jobs)) == Outcome::completed);
+    CHECK(trial.launcher.started.size() == 1000);
+    return static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+  };
+  const double run = took();
+  const double reused = took();
+  WARN("1,000 jobs: run " << run << " s, reused " << reused << " s");
+#ifndef __SANITIZE_ADDRESS__
+  CHECK(run < 5);
+  CHECK(reused < 5);
+#endif
 }
 
 }  // namespace

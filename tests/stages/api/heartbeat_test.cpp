@@ -50,6 +50,13 @@ TEST_CASE("where all ranks wait for each other, all are hung") {
   CHECK(hung({beat(0, 1, 30, "wait for rank 1"), beat(1, 1, 11, "wait for rank 0")}) == std::vector<int>{0, 1});
 }
 
+TEST_CASE("a rank that was stopped is named alone, although those it holds up have not moved for longer") {
+  CHECK(hung({beat(0, 0, 11, "measure barrier"), beat(1, 9, 11, "measure barrier")}) == std::vector<int>{1});
+  CHECK(hung({beat(0, 0, 11, "wait for the others"), beat(1, 9, 11, "wait for the others")}) == std::vector<int>{1});
+  // A single late beat is no proof.
+  CHECK(hung({beat(0, 0, 11, "measure barrier"), beat(1, 2, 11, "measure barrier")}) == std::vector<int>{0, 1});
+}
+
 TEST_CASE("a hung rank is named with its place and its last operation") {
   CHECK(describe_hung({3, "n2", 4711, kNow, kNow - 34 * kSecond, "write shard 3"}, kNow) ==
         "rank 3 (host n2, pid 4711) has not moved for 34 s; last operation: write shard 3");
