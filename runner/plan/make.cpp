@@ -34,14 +34,26 @@ std::vector<std::size_t> ordered(const std::vector<recipe::Stage>& stages) {
   for (std::size_t i = 0; i < stages.size(); ++i) index[stages[i].name] = i;
   std::vector<std::size_t> order;
   std::vector<char> placed(stages.size(), 0);
-  const std::function<void(std::size_t)> place = [&](std::size_t i) {
-    if (placed[i] != 0) return;
-    placed[i] = 1;
-    for (const recipe::Reference& reference : stages[i].references) place(index.at(reference.stage));
-    for (const std::string& name : stages[i].after) place(index.at(name));
-    order.push_back(i);
-  };
-  for (std::size_t i = 0; i < stages.size(); ++i) place(i);
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    // A stack of its own: a chain may be as long as a recipe.
+    std::vector<std::size_t> waiting = {i};
+    while (!waiting.empty()) {
+      const std::size_t stage = waiting.back();
+      const std::size_t before = waiting.size();
+      const auto first = [&](const std::string& name) {
+        if (placed[index.at(name)] == 0) waiting.push_back(index.at(name));
+      };
+      if (placed[stage] == 0) {
+        for (auto name = stages[stage].after.rbegin(); name != stages[stage].after.rend(); ++name) first(*name);
+        const auto& references = stages[stage].references;
+        for (auto entry = references.rbegin(); entry != references.rend(); ++entry) first(entry->stage);
+      }
+      if (waiting.size() > before) continue;
+      waiting.pop_back();
+      if (placed[stage] == 0) order.push_back(stage);
+      placed[stage] = 1;
+    }
+  }
   return order;
 }
 
@@ -163,9 +175,9 @@ class Maker {
 std::optional<Made> make_plan(const recipe::Document& document, const FindInputs& find_inputs, stages::Faults& faults) {
   const std::size_t faults_before = faults.size();
   const std::vector<recipe::Point> points = recipe::sweep_points(document, faults);
-  if (faults.size() > faults_before || points.empty()) {
+  if (faults.size() > faults_before) {
     // The sweep itself is wrong: still report what else is.
-    recipe::resolve(document, {}, faults);
+    recipe::resolve(document, points.empty() ? recipe::Point() : points.front(), faults);
     return std::nullopt;
   }
   Made made;

@@ -36,15 +36,6 @@ void check(const stages::RuleContext& context) {
                       "resources.host_memory (" + std::to_string(context.resources.host_memory_bytes) + ")",
                   "must be smaller, or resources.host_memory larger");
   }
-  const nlohmann::json& input = context.config.at("input");
-  if (!input.is_array()) return;
-  for (std::size_t i = 0; i < input.size(); ++i) {
-    if (!input[i].is_object() || !input[i].contains("sha256")) continue;
-    if (input[i].at("path").get<std::string>().find_first_of("*?[") != std::string::npos) {
-      context.fault("/input/" + std::to_string(i) + "/sha256", "pins the digest of one file, but `path` is a glob",
-                    "must stand beside the path of a single file");
-    }
-  }
 }
 
 std::vector<stages::InputPattern> inputs(const nlohmann::json& config) {

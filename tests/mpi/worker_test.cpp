@@ -227,7 +227,9 @@ TEST_CASE("USR1 asks for a checkpoint, and the job goes on to its end") {
   Background mpirun(run.command(attempt));
   REQUIRE(wait_until([&] { return shards_in(attempt) >= 5; }));
   mpirun.signal(SIGUSR1);
-  CHECK(mpirun.wait().status == 0);
+  const Finished finished = mpirun.wait();
+  INFO(finished.out << finished.err);
+  CHECK(finished.status == 0);
   CHECK(run.end_of(attempt).at("event") == "stage_completed");
   // At the same poll on both ranks, if the signal came before the last.
   const std::string logs = logs_of(attempt, 2);
@@ -296,7 +298,9 @@ TEST_CASE("a stopped rank is found hung and named") {
   CHECK(hung[0].rank == 1);
   CHECK(hung[0].pid == victim);
   ::kill(victim, SIGCONT);
-  CHECK(mpirun.wait().status == 0);
+  const Finished finished = mpirun.wait();
+  INFO(finished.out << finished.err);
+  CHECK(finished.status == 0);
 }
 
 TEST_CASE("what is not a job, or not this build's, is refused with status 2") {

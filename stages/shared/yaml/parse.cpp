@@ -19,7 +19,7 @@
 namespace braise::yaml {
 namespace {
 
-constexpr std::size_t kMaxValues = 100'000;
+constexpr std::size_t kMaxAliasedValues = 100'000;
 constexpr int kMaxDepth = 100;
 constexpr std::string_view kMergeKey = "<<";
 constexpr std::string_view kCoreTag = "tag:yaml.org,2002:";
@@ -85,6 +85,11 @@ class Builder : public YAML::EventHandler {
       fault(at, "the alias stands inside the very value it names", "a value cannot contain itself");
       add({Node::scalar(std::string(), false, lines_.mark(at)), 1, 1}, at);
       return;
+    }
+    // An alias expands to more than the few characters it takes to write, and aliases of aliases to far more.
+    aliased_values_ += found->second.values;
+    if (aliased_values_ > kMaxAliasedValues) {
+      stop(at, "aliases expand to more than " + std::to_string(kMaxAliasedValues) + " values", "use fewer aliases");
     }
     add(found->second, at);
   }
@@ -195,11 +200,6 @@ class Builder : public YAML::EventHandler {
     Frame& frame = frames_.back();
     frame.values += built.values;
     frame.height = std::max(frame.height, built.height + 1);
-    // Checked at each value, since an alias doubles what it takes a few characters to write.
-    if (frame.values > kMaxValues) {
-      stop(at, "the document expands to more than " + std::to_string(kMaxValues) + " values",
-           "write less, or use fewer aliases");
-    }
     if (!frame.is_map) {
       frame.items.push_back(std::move(built.node));
     } else if (frame.key_next) {
@@ -272,6 +272,7 @@ class Builder : public YAML::EventHandler {
   std::vector<Frame> frames_;
   std::unordered_map<YAML::anchor_t, Built> anchors_;
   std::vector<std::string> anchor_names_;
+  std::size_t aliased_values_ = 0;
 };
 
 bool contains(const std::string& text, std::string_view part) {

@@ -18,7 +18,7 @@ struct ParseFault {
 
 /// Parses one YAML document. Refused, each with its place: text that is not UTF-8, NUL and other control characters,
 /// tabs in indentation, more than one document, tags other than the core schema's, keys that are not scalars, duplicate
-/// keys, unknown anchors, aliases that contain themselves, documents that expand to more than 100,000 values, and
+/// keys, unknown anchors, aliases that contain themselves, aliases that expand to more than 100,000 values, and
 /// nesting deeper than 100. Merge keys (`<<`) are applied as YAML 1.1 says: keys of the map itself win, then earlier
 /// maps. A syntax error stops at the first; otherwise all faults are reported. Nothing is returned where there is a
 /// fault.

@@ -151,6 +151,44 @@ stages:
   CHECK(text.find("the recipe pins 0000") != std::string::npos);
 }
 
+TEST_CASE("a pin is for one file") {
+  const std::string head = "recipe: 1\nname: x\nstages:\n  s: {kind: tokenize, input: [{path: ";
+  const std::string pin = ", sha256: \"" + io::sha256("first\n") + "\"}]}\n";
+  CHECK(Trial(head + "\"a*.txt\"" + pin).made);
+  const Trial several(head + "\"*.txt\"" + pin);
+  CHECK_FALSE(several.made);
+  CHECK(several.fault_text().find("matches 2 files, but one `sha256` is given") != std::string::npos);
+  CHECK(Trial(head + "\"*.txt\"}]}\n").made);
+}
+
+TEST_CASE("inputs are found in folders whose names look like globs") {
+  const test::TemporaryFolder folder;
+  folder.write("od[d]*?/a.txt", "text");
+  stages::Faults faults;
+  const auto document = recipe::load(
+      folder.write("od[d]*?/recipe.yaml", "recipe: 1\nname: x\nstages:\n  s: {kind: tokenize, input: a.txt}\n"), {},
+      faults);
+  REQUIRE(document);
+  const auto made = make_plan(*document, file_system_inputs(), faults);
+  INFO(stages::to_string(faults));
+  REQUIRE(made);
+  CHECK(made->plan.jobs[0].spec.inputs.at(0).path == (folder.path() / "od[d]*?/a.txt").string());
+}
+
+TEST_CASE("a long chain of stages is ordered") {
+  std::string text = "recipe: 1\nname: x\nstages:\n";
+  for (int i = 0; i < 3000; ++i) {
+    text += "  s" + std::to_string(i) + ": {kind: check";
+    if (i < 2999) text += ", after: [s" + std::to_string(i + 1) + "]";
+    text += "}\n";
+  }
+  const Trial trial(text);
+  INFO(trial.fault_text());
+  REQUIRE(trial.made);
+  CHECK(trial.made->plan.jobs.front().spec.job == "s2999");
+  CHECK(trial.made->plan.jobs.back().spec.job == "s0");
+}
+
 TEST_CASE("faults at several points of a sweep are all found") {
   const Trial trial(R"(
 recipe: 1

@@ -214,7 +214,7 @@ TEST_CASE("nesting is limited to 100, however it is written") {
   too_deep(by_alias);
 }
 
-TEST_CASE("documents that expand to very many values are refused") {
+TEST_CASE("aliases that expand to very many values are refused, many values written out are not") {
   std::string laughs = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n";
   for (int i = 1; i < 30; ++i) {
     const std::string before = "*a" + std::to_string(i - 1);
@@ -222,10 +222,10 @@ TEST_CASE("documents that expand to very many values are refused") {
   }
   const Lines lines = bad(laughs);
   REQUIRE(lines.size() == 1);
-  CHECK(lines[0].find("expands to more than 100000 values") != std::string::npos);
+  CHECK(lines[0].find("aliases expand to more than 100000 values") != std::string::npos);
   std::string plain = "[1";
   for (int i = 0; i < 100'000; ++i) plain += ",1";
-  CHECK(bad(plain + "]").size() == 1);
+  CHECK(good(plain + "]").items().size() == 100'001);
 }
 
 TEST_CASE("very long lines and very many lines take no more than their share of time") {
