@@ -61,7 +61,7 @@ class Builder : public YAML::EventHandler {
     const std::size_t at = offset(mark);
     if (value.find('\0') != std::string::npos) fault(at, "holds a NUL character", "remove the escape `\\0`");
     const bool text = tag == "!" || tag == std::string(kCoreTag) + "str";
-    add_scalar(value, text, at, anchor);
+    add_scalar(repair_escapes(value), text, at, anchor);
     if (text || tag == "?") return;
     static const std::map<std::string, std::vector<Type>, std::less<>> scalar_tags = {
         {"null", {Type::null}},

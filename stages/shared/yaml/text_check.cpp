@@ -245,6 +245,18 @@ std::optional<ParseFault> find_bad_character(std::string_view text, const LineTa
   return std::nullopt;
 }
 
+std::string repair_escapes(std::string_view scalar) {
+  std::string text;
+  for (std::size_t i = 0; i < scalar.size();) {
+    const std::size_t bytes = decode(scalar.substr(i)).bytes;
+    if (bytes == 0) text += '\xC2';  // with the byte itself, the character of that number
+    const std::size_t taken = std::max<std::size_t>(bytes, 1);
+    text += scalar.substr(i, taken);
+    i += taken;
+  }
+  return text;
+}
+
 std::optional<ParseFault> find_tab_indentation(std::string_view text, const LineTable& lines) {
   const std::size_t tab = BlockScanner(text).find_tab();
   if (tab == std::string_view::npos) return std::nullopt;

@@ -32,6 +32,10 @@ class LineTable {
 /// The first byte that makes the text something else than UTF-8 text of printable characters.
 std::optional<ParseFault> find_bad_character(std::string_view text, const LineTable& lines);
 
+/// A scalar as yaml-cpp 0.7 gives it, with the escapes `\N` and `\_` as the characters U+0085 and U+00A0 they stand for:
+/// yaml-cpp makes them the single bytes 0x85 and 0xA0. Expects that of UTF-8 text.
+std::string repair_escapes(std::string_view scalar);
+
 /// The first tab in the indentation of a block. Tabs inside flow collections, quotes, block scalars, comments and blank
 /// lines indent nothing and are left alone. Expects what find_bad_character passes.
 std::optional<ParseFault> find_tab_indentation(std::string_view text, const LineTable& lines);

@@ -70,6 +70,15 @@ TEST_CASE("scalars are typed by the core schema of YAML 1.2") {
   CHECK(value("!!float 12") == 12);
 }
 
+TEST_CASE("escapes stand for their characters, in UTF-8") {
+  const auto value = [](const std::string& text) { return good("v: \"" + text + "\"\n").find("v")->to_json(); };
+  CHECK(value("a\\_b") == "a\u00a0b");
+  CHECK(value("\\N") == "\u0085");
+  CHECK(value("é\\_\\N\\_é") == "é\u00a0\u0085\u00a0é");
+  CHECK(value("\\L\\P\\xe9\\u20ac\\U0001F600\\t") == "\u2028\u2029é€\U0001F600\t");
+  CHECK(good("\"k\\_\": 1\n").find("k\u00a0") != nullptr);
+}
+
 TEST_CASE("every value knows its place, in characters") {
   const Node root =
       good("# comment\nżółw: żaba\nlist:\n  - ć: [ź, 'ż']\nempty:\nafter: {x: , y: }\nitems:\n  -\n  - ~\n");
