@@ -58,9 +58,10 @@ TEST_CASE("a rank of the communicator's test", "[.rank]") {
 }
 
 TEST_CASE("ranks exchange bytes over MPI") {
-  const test::Finished finished =
-      test::run_program(test::mpirun_command(3, {std::string(BRAISE_BINARY_DIR) + "/tests/test_mpi", "[.rank]"}),
-                        test::mpi_environment());
+  const test::TemporaryFolder folder;
+  const test::Finished finished = test::run_program(
+      test::mpirun_command(3, folder.path(), {std::string(BRAISE_BINARY_DIR) + "/tests/test_mpi", "[.rank]"}),
+      test::mpi_environment());
   INFO(finished.out << finished.err);
   CHECK(finished.status == 0);
 }

@@ -28,8 +28,11 @@ std::vector<std::pair<std::string, std::string>> mpi_environment() {
           {"ASAN_OPTIONS", "detect_leaks=0"}};  // Open MPI frees not all it took
 }
 
-std::vector<std::string> mpirun_command(int ranks, const std::vector<std::string>& command) {
+std::vector<std::string> mpirun_command(int ranks, const fs::path& folder, const std::vector<std::string>& command) {
   std::vector<std::string> arguments = {"mpirun", "-n", std::to_string(ranks), "--oversubscribe", "--bind-to", "none"};
+  for (const char* parameter : {"orte_tmpdir_base", "btl_vader_backing_directory"}) {
+    arguments.insert(arguments.end(), {"--mca", parameter, folder});
+  }
   arguments.insert(arguments.end(), command.begin(), command.end());
   return arguments;
 }
@@ -82,7 +85,8 @@ nlohmann::json HandMadeRun::end_of(const fs::path& attempt) const {
 }
 
 std::vector<std::string> HandMadeRun::command(const fs::path& attempt) const {
-  return mpirun_command(job_.resources.ranks(), {program("braise-worker"), job_file(), "--attempt", attempt});
+  return mpirun_command(job_.resources.ranks(), folder_.path(),
+                        {program("braise-worker"), job_file(), "--attempt", attempt});
 }
 
 Finished HandMadeRun::run(const fs::path& attempt) const {

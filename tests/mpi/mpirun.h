@@ -17,8 +17,9 @@ namespace braise::test {
 /// What a program needs around it to run under mpirun on any machine, as root too.
 std::vector<std::pair<std::string, std::string>> mpi_environment();
 
-/// "mpirun -n <ranks> ... <command>".
-std::vector<std::string> mpirun_command(int ranks, const std::vector<std::string>& command);
+/// "mpirun -n <ranks> ... <command>". What Open MPI leaves behind where it is killed stays in `folder`.
+std::vector<std::string> mpirun_command(int ranks, const std::filesystem::path& folder,
+                                        const std::vector<std::string>& command);
 
 /// A run directory with one job, made by hand, whose attempts are run by braise-worker under mpirun.
 class HandMadeRun {
