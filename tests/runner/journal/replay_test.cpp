@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
-#include <ctime>
 #include <fstream>
 
 #include "runner/journal/event.h"
@@ -281,7 +280,7 @@ TEST_CASE("torn, malformed, unknown and foreign lines are dropped with a warning
   CHECK(read_journal_file(folder.path(), "nobody").events.empty());
 }
 
-TEST_CASE("10,000 events are replayed in a fraction of a second") {
+TEST_CASE("10,000 events are replayed") {
   const test::TemporaryFolder folder;
   {
     io::JsonLinesWriter writer(folder.path() / "runner-1.jsonl");
@@ -301,18 +300,11 @@ TEST_CASE("10,000 events are replayed in a fraction of a second") {
       put(completed(name));
     }
   }
-  double best = 1e9;  // processor time: what else the machine does is no matter
-  for (int repeat = 0; repeat < 3; ++repeat) {
-    const std::clock_t begin = std::clock();
-    const RunState state = replay(read_journal(folder.path()));
-    best = std::min(best, static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC);
-    REQUIRE(state.warnings.empty());
-    REQUIRE(state.jobs.size() == 3333);
-  }
-  WARN("replay of 10,000 events: " << best * 1e3 << " ms");
-#ifndef __SANITIZE_ADDRESS__
-  CHECK(best < 0.3);  // several times what it takes
-#endif
+  const RunState state = replay(read_journal(folder.path()));
+  CHECK(state.warnings.empty());
+  REQUIRE(state.jobs.size() == 3333);
+  CHECK(std::all_of(state.jobs.begin(), state.jobs.end(),
+                    [](const auto& job) { return job.second.attempts.size() == 1; }));
 }
 
 }  // namespace

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/core/add.h"
+
+#include "kernels/core/add_cpu.h"
+
+namespace braise::core {
+
+void add(Stream& stream, const TensorView& sum, const ConstTensorView& x) {
+  require_tensor("add", "sum", sum, Dtype::kFloat32, x.shape());
+  require_float_tensor("add", "x", x, x.shape());
+  require_cpu(stream, "add");
+  cpu::add(sum, x);
+}
+
+}  // namespace braise::core

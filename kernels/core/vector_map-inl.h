@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loops over arrays of storage dtypes, one fp32 vector at a time. Included once for each target, in Highway's way.
+#if defined(BRAISE_KERNELS_CORE_VECTOR_MAP_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef BRAISE_KERNELS_CORE_VECTOR_MAP_INL_H_
+#undef BRAISE_KERNELS_CORE_VECTOR_MAP_INL_H_
+#else
+#define BRAISE_KERNELS_CORE_VECTOR_MAP_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstddef>
+
+#include "kernels/core/vector_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace braise::core::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// Calls `work` with a value of the C++ type of a floating-point dtype.
+template <class Work>
+HWY_INLINE void with_type(Dtype dtype, const Work& work) {
+  switch (dtype) {
+    case Dtype::kBfloat16:
+      return work(Bfloat16());
+    case Dtype::kFloat16:
+      return work(Float16());
+    default:
+      return work(float());
+  }
+}
+
+/// to[i] = function(from[i]...) for i in [0, count), in fp32. `to` may be one of `from`.
+template <class Function, class To, class... From>
+HWY_INLINE void map(const Function& function, std::size_t count, To* to, const From*... from) {
+  const Vector::Tag d;
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t i = 0;
+  for (; i + lanes <= count; i += lanes) store_float(function(load_float(d, from + i)...), d, to + i);
+  if (i < count) {
+    store_float_part(function(load_float_part(d, from + i, count - i)...), d, to + i, count - i);
+  }
+}
+
+/// first[i], second[i] = the results of function(from[i]...) for i in [0, count): function returns the first of two
+/// and writes the second to its first argument.
+template <class Function, class To, class... From>
+HWY_INLINE void map_to_two(const Function& function, std::size_t count, To* first, To* second, const From*... from) {
+  const Vector::Tag d;
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t i = 0;
+  Vector::Float other;
+  for (; i + lanes <= count; i += lanes) {
+    const auto one = function(other, load_float(d, from + i)...);
+    store_float(one, d, first + i);
+    store_float(other, d, second + i);
+  }
+  if (i < count) {
+    const auto one = function(other, load_float_part(d, from + i, count - i)...);
+    store_float_part(one, d, first + i, count - i);
+    store_float_part(other, d, second + i, count - i);
+  }
+}
+
+}  // namespace braise::core::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard, once for each target
