@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/attention/attention_cpu.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/attention/attention_forward_cpu.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/core/vector_math-inl.h"
+
+#include <array>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "kernels/attention/attention_tiles.h"
+#include "kernels/core/math.h"
+#include "kernels/core/parallel.h"
+
+#ifndef BRAISE_ATTENTION_FORWARD_ONCE
+#define BRAISE_ATTENTION_FORWARD_ONCE
+namespace braise::attention::cpu {
+
+/// The running softmax of one query.
+struct Running {
+  float maximum = -std::numeric_limits<float>::infinity();  ///< of scale * score, so far
+  float sum = 0;                                            ///< of exp(scale * score - maximum)
+};
+
+/// One query's row of a tile of scores.
+struct ScoreRow {
+  const float* scores;  ///< one for each key of the tile
+  std::int64_t begin;   ///< the keys it sees, within the tile
+  std::int64_t end;
+  float scale;
+  float* output;         ///< its sum of weighted values so far
+  std::int64_t columns;  ///< of output
+  const float* keep;     ///< factors of dropout, or null
+};
+
+}  // namespace braise::attention::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace braise::attention::cpu::HWY_NAMESPACE {
+
+namespace ch = core::HWY_NAMESPACE;
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// Sums and maxima run over this many lanes whatever the vector's width, so that their order is the same.
+constexpr std::size_t kLanes = 16;
+
+template <class Operation>
+HWY_INLINE float across(std::array<float, kLanes>& lanes, const Operation& operation) {
+  for (std::size_t step = kLanes / 2; step > 0; step /= 2) {
+    for (std::size_t i = 0; i < step; ++i) lanes[i] = operation(lanes[i], lanes[i + step]);
+  }
+  return lanes[0];
+}
+
+template <class T>
+HWY_INLINE void weigh(const ScoreRow& row, Running& running, T* weights) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToSigned<decltype(d)> whole;
+  const std::size_t n = hn::Lanes(d);
+  const auto begin = static_cast<std::size_t>(row.begin);
+  const auto end = static_cast<std::size_t>(row.end);
+  const std::size_t first_block = begin / kLanes * kLanes;
+  if (begin >= end) {
+    std::memset(static_cast<void*>(weights), 0, lc::kTileColumns * sizeof(T));
+    return;
+  }
+  const auto infinity = hn::Set(d, std::numeric_limits<float>::infinity());
+  const auto seen = [&](std::size_t column) {
+    const auto index = hn::Iota(whole, static_cast<std::int32_t>(column));
+    return hn::RebindMask(d, hn::And(hn::Gt(index, hn::Set(whole, static_cast<std::int32_t>(begin) - 1)),
+                                     hn::Lt(index, hn::Set(whole, static_cast<std::int32_t>(end)))));
+  };
+  const auto inside = [&](std::size_t block) { return block >= begin && block + kLanes <= end; };
+
+  auto maximum = hn::Neg(infinity);
+  for (std::size_t block = first_block; block < end; block += kLanes) {
+    for (std::size_t i = 0; i < kLanes; i += n) {
+      const auto scores = hn::LoadU(d, row.scores + block + i);
+      maximum = hn::Max(maximum, inside(block) ? scores : hn::IfThenElse(seen(block + i), scores, hn::Neg(infinity)));
+    }
+  }
+  const float before = running.maximum;
+  const float largest = hn::GetLane(hn::MaxOfLanes(d, maximum)) * row.scale;
+  running.maximum = largest > before ? largest : before;
+
+  const auto scale = hn::Set(d, row.scale);
+  const auto shift = hn::Set(d, -running.maximum);
+  HWY_ALIGN std::array<float, kLanes> sums{};
+  std::memset(static_cast<void*>(weights), 0, first_block * sizeof(T));
+  std::size_t block = first_block;
+  for (; block < end; block += kLanes) {
+    for (std::size_t i = 0; i < kLanes; i += n) {
+      auto p = ch::math::exp<ch::Vector>(ch::fused_multiply_add(d, hn::LoadU(d, row.scores + block + i), scale, shift));
+      if (!inside(block)) p = hn::IfThenElseZero(seen(block + i), p);
+      hn::Store(hn::Add(hn::Load(d, sums.data() + i), p), d, sums.data() + i);
+      if (row.keep != nullptr) p = hn::Mul(p, hn::LoadU(d, row.keep + block + i));
+      ch::store_float(p, d, weights + block + i);
+    }
+  }
+  std::memset(static_cast<void*>(weights + block), 0, (lc::kTileColumns - block) * sizeof(T));
+
+  const float correction = core::math::exp<core::math::Scalar>(before - running.maximum);
+  running.sum = running.sum * correction + across(sums, [](float a, float b) { return a + b; });
+  if (correction == 1 || before == -std::numeric_limits<float>::infinity()) return;
+  const auto factor = hn::Set(d, correction);
+  for (std::int64_t i = 0; i < row.columns; i += static_cast<std::int64_t>(n)) {
+    hn::StoreU(hn::Mul(hn::LoadU(d, row.output + i), factor), d, row.output + i);
+  }
+}
+
+void weigh_fp32(const ScoreRow& row, Running& running, void* weights) {
+  weigh(row, running, static_cast<float*>(weights));
+}
+void weigh_bf16(const ScoreRow& row, Running& running, void* weights) {
+  weigh(row, running, static_cast<core::Bfloat16*>(weights));
+}
+
+template <class T>
+HWY_INLINE void finish(T* to, const float* sums, float denominator, std::size_t count) {
+  const hn::ScalableTag<float> d;
+  const std::size_t n = hn::Lanes(d);
+  const auto divisor = hn::Set(d, denominator);
+  std::size_t i = 0;
+  for (; i + n <= count; i += n) ch::store_float(hn::Div(hn::LoadU(d, sums + i), divisor), d, to + i);
+  for (; i < count; ++i) to[i] = core::from_float<T>(sums[i] / denominator);
+}
+
+/// A row of o: the weighted values over the sum of the weights.
+void finish_row(const core::TensorView& o, std::int64_t row, const float* sums, float denominator) {
+  const auto count = static_cast<std::size_t>(o.extent(1));
+  const std::int64_t offset = row * o.stride(0);
+  switch (o.dtype()) {
+    case core::Dtype::kFloat32:
+      return finish(o.data<float>() + offset, sums, denominator, count);
+    case core::Dtype::kBfloat16:
+      return finish(o.data<core::Bfloat16>() + offset, sums, denominator, count);
+    default:
+      return finish(o.data<core::Float16>() + offset, sums, denominator, count);
+  }
+}
+
+}  // namespace braise::attention::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace braise::attention::cpu {
+namespace {
+
+HWY_EXPORT(weigh_fp32);
+HWY_EXPORT(weigh_bf16);
+HWY_EXPORT(finish_row);
+
+constexpr std::int64_t kQueries = lc::kTileRows;
+constexpr std::int64_t kKeys = lc::kTileColumns;
+
+/// The keys and values of all heads, packed as right operands: k transposed (D x T), and v in tiles of kKeys x D.
+class PackedKeys {
+ public:
+  PackedKeys(core::Stream& stream, const Arguments& arguments, lc::Multiplicand type)
+      : type_(type),
+        positions_(arguments.k.extent(1)),
+        groups_(arguments.k.extent(2)),
+        depth_(arguments.k.extent(3)),
+        tiles_((positions_ + kKeys - 1) / kKeys),
+        key_bytes_(lc::rounded_up(lc::packed_elements(type, depth_, tiles_ * kKeys) * lc::bytes_of(type), 64)),
+        value_bytes_(lc::rounded_up(
+            lc::packed_elements(type, kKeys, lc::rounded_up(depth_, lc::kColumnBlock)) * lc::bytes_of(type), 64)) {
+    const std::int64_t heads = arguments.k.extent(0) * groups_;
+    memory_ =
+        stream.arena().allocate(heads * (key_bytes_ + tiles_ * value_bytes_), core::Category::kWorkspace, "attention");
+    core::parallel_for(heads * tiles_, [&](std::int64_t i) {
+      const std::int64_t head = i / tiles_;
+      const std::int64_t begin = i % tiles_ * kKeys;
+      const std::int64_t end = std::min(positions_, begin + kKeys);
+      const core::ConstTensorView k = head_of(arguments.k, head / groups_, head % groups_);
+      const core::ConstTensorView v = head_of(arguments.v, head / groups_, head % groups_);
+      std::byte* const keys = key_memory(head);
+      if (end - begin < kKeys) {  // columns that no key fills
+        std::memset(const_cast<void*>(lc::packed_tile(type_, keys, depth_, begin)), 0,
+                    static_cast<std::size_t>(lc::packed_elements(type_, depth_, kKeys) * lc::bytes_of(type_)));
+      }
+      lc::pack_columns(type_, keys, k.transposed(0, 1), depth_, tiles_ * kKeys, begin, end);
+      lc::pack_columns(type_, value_memory(head, i % tiles_), v.slice(0, begin, end), kKeys,
+                       lc::rounded_up(depth_, lc::kColumnBlock), 0, depth_);
+    });
+  }
+
+  const void* keys(std::int64_t sequence, std::int64_t group, std::int64_t begin) const {
+    return lc::packed_tile(type_, key_memory(sequence * groups_ + group), depth_, begin);
+  }
+  const void* values(std::int64_t sequence, std::int64_t group, std::int64_t begin) const {
+    return value_memory(sequence * groups_ + group, begin / kKeys);
+  }
+
+ private:
+  std::byte* key_memory(std::int64_t head) const {
+    return static_cast<std::byte*>(memory_.data()) + head * (key_bytes_ + tiles_ * value_bytes_);
+  }
+  std::byte* value_memory(std::int64_t head, std::int64_t tile) const {
+    return key_memory(head) + key_bytes_ + tile * value_bytes_;
+  }
+
+  lc::Multiplicand type_;
+  std::int64_t positions_;
+  std::int64_t groups_;
+  std::int64_t depth_;
+  std::int64_t tiles_;
+  std::int64_t key_bytes_;
+  std::int64_t value_bytes_;
+  core::Buffer memory_;
+};
+
+/// One thread's memory for a tile of queries.
+struct Scratch {
+  Scratch(std::byte* memory, lc::Multiplicand type, std::int64_t depth) : pieces(memory) {
+    queries = pieces.bytes_of(type, kQueries * depth);
+    scores = pieces.take<float>(kQueries * kKeys);
+    weights = pieces.bytes_of(type, kQueries * kKeys);
+    output = pieces.take<float>(kQueries * lc::rounded_up(depth, lc::kColumnBlock));
+    running = pieces.take<Running>(kQueries);
+    keep = pieces.take<float>(kKeys);
+  }
+  Pieces pieces;
+  std::byte* queries;
+  float* scores;
+  std::byte* weights;
+  float* output;
+  Running* running;
+  float* keep;
+};
+
+void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratch& scratch, lc::Multiplicand type,
+              std::int64_t sequence, std::int64_t head, std::int64_t begin, std::int64_t end) {
+  const std::int64_t positions = arguments.k.extent(1);
+  const std::int64_t before = positions - arguments.q.extent(1);  // the position of the first query
+  const std::int64_t depth = arguments.q.extent(3);
+  const std::int64_t columns = lc::rounded_up(depth, lc::kColumnBlock);
+  const std::int64_t group = head / (arguments.q.extent(2) / arguments.k.extent(2));
+  const std::int64_t rows = lc::row_count(end - begin);
+  const core::ConstTensorView q = head_of(arguments.q, sequence, head);
+  const Keep keep(arguments.dropout, sequence, head, positions);
+  lc::pack_rows(type, scratch.queries, q.slice(0, begin - before, end - before), rows, depth);
+  std::fill_n(scratch.running, kQueries, Running{});
+
+  const auto weigh =
+      type == lc::Multiplicand::kBfloat16 ? HWY_DYNAMIC_DISPATCH(weigh_bf16) : HWY_DYNAMIC_DISPATCH(weigh_fp32);
+  const std::int64_t row_bytes = kKeys * lc::bytes_of(type);
+  std::memset(scratch.weights + (end - begin) * row_bytes, 0,
+              static_cast<std::size_t>((rows - (end - begin)) * row_bytes));
+  const std::int64_t first = first_key(arguments.mask, sequence, begin);  // later queries never see further back
+  core::Accumulate accumulate = core::Accumulate::kOverwrite;
+  for (std::int64_t from = first / kKeys * kKeys; from < end; from += kKeys) {
+    lc::tile_product(type, rows, kKeys, depth, scratch.scores, scratch.queries, packed.keys(sequence, group, from),
+                     core::Accumulate::kOverwrite);
+    for (std::int64_t i = 0; i < end - begin; ++i) {
+      const std::int64_t position = begin + i;
+      ScoreRow row{};
+      row.scores = scratch.scores + i * kKeys;
+      row.begin = std::clamp<std::int64_t>(first_key(arguments.mask, sequence, position) - from, 0, kKeys);
+      row.end = std::clamp<std::int64_t>(position + 1 - from, 0, kKeys);
+      row.scale = arguments.scale;
+      row.output = scratch.output + i * columns;
+      row.columns = accumulate == core::Accumulate::kAdd ? columns : 0;
+      if (keep) {
+        for (std::int64_t key = row.begin; key < row.end; ++key) scratch.keep[key] = keep(position, from + key);
+        row.keep = scratch.keep;
+      }
+      weigh(row, scratch.running[i], scratch.weights + i * row_bytes);
+    }
+    lc::tile_product(type, rows, columns, kKeys, scratch.output, scratch.weights, packed.values(sequence, group, from),
+                     accumulate);
+    accumulate = core::Accumulate::kAdd;
+  }
+
+  const core::TensorView o = head_of(arguments.o_out, sequence, head);
+  for (std::int64_t i = 0; i < end - begin; ++i) {
+    const Running& running = scratch.running[i];
+    HWY_DYNAMIC_DISPATCH(finish_row)(o, begin - before + i, scratch.output + i * columns, running.sum);
+    if (arguments.log_sum_out) {
+      arguments.log_sum_out.select(0, sequence).select(0, head).data<float>()[begin - before + i] =
+          running.maximum + core::math::log<core::math::Scalar>(running.sum);
+    }
+  }
+}
+
+}  // namespace
+
+void forward(core::Stream& stream, const Arguments& arguments) {
+  const std::int64_t batch = arguments.q.extent(0);
+  const std::int64_t heads = arguments.q.extent(2);
+  const std::int64_t depth = arguments.q.extent(3);
+  const std::int64_t positions = arguments.k.extent(1);
+  const std::int64_t before = positions - arguments.q.extent(1);
+  if (batch == 0 || heads == 0 || before == positions) return;
+  const lc::Multiplicand type = lc::multiplicand(arguments.q.dtype());
+  const std::int64_t columns = lc::rounded_up(depth, lc::kColumnBlock);
+  // Tiles of queries begin at multiples of their size, wherever the first query is.
+  const std::int64_t first_tile = before / kQueries;
+  const std::int64_t tiles = (positions + kQueries - 1) / kQueries - first_tile;
+  const auto range = [&](std::int64_t tile) {
+    const std::int64_t start = (first_tile + tile) * kQueries;
+    return std::pair{std::max(before, start), std::min(positions, start + kQueries)};
+  };
+  for (const std::int64_t tile : {std::int64_t{0}, std::min<std::int64_t>(1, tiles - 1), tiles - 1}) {
+    const auto [begin, end] = range(tile);
+    const std::int64_t rows = lc::row_count(end - begin);
+    lc::prepare_tile(type, rows, kKeys, depth, core::Accumulate::kOverwrite);
+    lc::prepare_tile(type, rows, columns, kKeys, core::Accumulate::kOverwrite);
+    lc::prepare_tile(type, rows, columns, kKeys, core::Accumulate::kAdd);
+  }
+
+  const PackedKeys packed(stream, arguments, type);
+  const std::int64_t scratch_bytes = Scratch(nullptr, type, depth).pieces.bytes();
+  const core::Buffer memory =
+      stream.arena().allocate(core::threads() * scratch_bytes, core::Category::kWorkspace, "attention");
+  core::parallel_for_uneven(batch * heads * tiles, [&](std::int64_t i) {
+    const Scratch scratch(static_cast<std::byte*>(memory.data()) + core::thread_index() * scratch_bytes, type, depth);
+    const std::int64_t head = i / tiles;
+    const auto [begin, end] = range(tiles - 1 - i % tiles);  // the longest first
+    one_tile(arguments, packed, scratch, type, head / heads, head % heads, begin, end);
+  });
+}
+
+}  // namespace braise::attention::cpu
+#endif

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/linear/matmul.h"
+
+#include <string>
+
+#include "kernels/core/error.h"
+#include "kernels/linear/matmul_cpu.h"
+
+namespace braise::linear {
+namespace {
+
+using core::ConstTensorView;
+using core::Shape;
+using core::TensorView;
+
+constexpr const char* kMatmul = "matmul";
+
+void check_epilogue(const Epilogue& epilogue, const Shape& y) {
+  if (epilogue.bias) core::require_float_tensor(kMatmul, "bias", epilogue.bias, Shape{y[y.rank() - 1]});
+  if (!epilogue.residual) return;
+  core::require_float_tensor(kMatmul, "residual", epilogue.residual, y);
+  core::require(epilogue.residual.rows_contiguous(), kMatmul, "the rows of residual are not contiguous");
+}
+
+/// x [.., K], b [K, N] -> y [.., N].
+void check(const TensorView& y, const ConstTensorView& x, core::Dtype dtype, std::int64_t depth, std::int64_t columns,
+           const Epilogue& epilogue) {
+  core::require(x && x.rank() >= 1, kMatmul, "x needs a dimension");
+  if (x.dtype() != dtype || !core::is_float(dtype) || x.extent(-1) != depth) {
+    throw core::Error(std::string(kMatmul) + ": x is " + x.text() + " and b is " + std::string(core::name(dtype)) +
+                      "[" + Shape{depth, columns}.text() + "]; they must have one floating-point dtype and one K");
+  }
+  core::require(
+      y && core::is_float(y.dtype()) && y.rank() == x.rank() && y.extent(-1) == columns && y.rows_contiguous(), kMatmul,
+      "y must have x's leading dimensions, N columns, a floating-point dtype and contiguous rows");
+  for (int i = 0; i + 1 < x.rank(); ++i) core::require(x.extent(i) == y.extent(i), kMatmul, "x and y differ in rows");
+  check_epilogue(epilogue, y.shape());
+}
+
+ConstTensorView as_matrix(const ConstTensorView& tensor) {
+  return tensor.rank() == 2 ? tensor : tensor.as_rows();
+}
+TensorView as_matrix(const TensorView& tensor) {
+  return tensor.rank() == 2 ? tensor : tensor.as_rows();
+}
+
+void run(core::Stream& stream, const TensorView& y, const ConstTensorView& x, const void* packed,
+         const Epilogue& epilogue) {
+  Epilogue rows = epilogue;
+  if (epilogue.residual) rows.residual = as_matrix(epilogue.residual);
+  cpu::matmul(stream, as_matrix(y), as_matrix(x), packed, rows);
+}
+
+}  // namespace
+
+PackedMatrix::PackedMatrix(core::Arena& arena, core::Dtype dtype, std::int64_t depth, std::int64_t columns,
+                           core::Category category, std::string_view owner)
+    : dtype_(dtype),
+      depth_(depth),
+      columns_(columns),
+      buffer_(arena.allocate(cpu::packed_bytes(dtype, depth, columns), category, owner)) {}
+
+void PackedMatrix::pack(core::Stream& stream, const ConstTensorView& b) {
+  core::require_tensor("PackedMatrix::pack", "b", b, dtype_, Shape{depth_, columns_});
+  core::require_cpu(stream, "PackedMatrix::pack");
+  cpu::pack(buffer_.data(), b);
+}
+
+void matmul(core::Stream& stream, const TensorView& y, const ConstTensorView& x, const PackedMatrix& b,
+            const Epilogue& epilogue) {
+  check(y, x, b.dtype(), b.depth(), b.columns(), epilogue);
+  core::require_cpu(stream, kMatmul);
+  run(stream, y, x, b.data(), epilogue);
+}
+
+void matmul(core::Stream& stream, const TensorView& y, const ConstTensorView& x, const ConstTensorView& b,
+            const Epilogue& epilogue) {
+  core::require(b && b.rank() == 2, kMatmul, "b needs two dimensions");
+  check(y, x, b.dtype(), b.extent(0), b.extent(1), epilogue);
+  core::require_cpu(stream, kMatmul);
+  const core::Buffer packed = stream.arena().allocate(cpu::packed_bytes(b.dtype(), b.extent(0), b.extent(1)),
+                                                      core::Category::kWorkspace, kMatmul);
+  cpu::pack(packed.data(), b);
+  run(stream, y, x, packed.data(), epilogue);
+}
+
+void batched_matmul(core::Stream& stream, const TensorView& y, const ConstTensorView& x, const ConstTensorView& b,
+                    const Epilogue& epilogue) {
+  constexpr const char* kName = "batched_matmul";
+  core::require(y && x && b && y.rank() == 3 && x.rank() == 3 && b.rank() == 3, kName,
+                "x, b and y need three dimensions");
+  core::require(x.extent(0) == y.extent(0) && b.extent(0) == y.extent(0), kName, "x, b and y differ in batch");
+  core::require(!epilogue.bias, kName, "a bias is not supported");
+  if (epilogue.residual) core::require_float_tensor(kName, "residual", epilogue.residual, y.shape());
+  for (std::int64_t i = 0; i < y.extent(0); ++i) {
+    Epilogue one = epilogue;
+    if (epilogue.residual) one.residual = epilogue.residual.select(0, i);
+    matmul(stream, y.select(0, i), x.select(0, i), b.select(0, i), one);
+  }
+}
+
+}  // namespace braise::linear

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/loss/cross_entropy.h"
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/core/arena.h"
+#include "kernels/core/copy.h"
+#include "kernels/core/error.h"
+#include "kernels/loss/cross_entropy_cpu.h"
+
+namespace braise::loss {
+namespace {
+
+using core::ConstTensorView;
+using core::Dtype;
+using core::Shape;
+using core::TensorView;
+
+/// Tokens whose gradients are in memory at one time.
+constexpr std::int64_t kChunk = 8192;
+
+void require_row(const char* operation, const char* argument, const ConstTensorView& tensor, Dtype dtype,
+                 std::int64_t rows) {
+  core::require_tensor(operation, argument, tensor, dtype, Shape{rows});
+  core::require(tensor.contiguous(), operation, "targets, losses, log_sums and gradients must be contiguous");
+}
+
+void check(const char* operation, const ConstTensorView& x, const linear::PackedMatrix& w,
+           const ConstTensorView& targets, const CrossEntropy& settings) {
+  core::require(x && x.rank() == 2, operation, "x must be [M, C]");
+  core::require_tensor(operation, "x", x, w.dtype(), Shape{x.extent(0), w.depth()});
+  require_row(operation, "targets", targets, Dtype::kInt32, x.extent(0));
+  core::require(w.columns() > 0, operation, "the vocabulary is empty");
+  core::require(settings.label_smoothing >= 0 && settings.label_smoothing <= 1, operation,
+                "label_smoothing must be in [0, 1]");
+  core::require(settings.z_loss >= 0, operation, "z_loss must not be negative");
+  const std::int32_t* const target = targets.data<std::int32_t>();
+  for (std::int64_t row = 0; row < x.extent(0); ++row) {
+    if (target[row] == settings.ignore || (target[row] >= 0 && target[row] < w.columns())) continue;
+    throw core::Error(std::string(operation) + ": the target of row " + std::to_string(row) + " is " +
+                      std::to_string(target[row]) + "; it must be from 0 to " + std::to_string(w.columns() - 1) +
+                      ", or " + std::to_string(settings.ignore) + " to ignore the row");
+  }
+}
+
+}  // namespace
+
+void linear_cross_entropy_forward(core::Stream& stream, const TensorView& losses, const TensorView& log_sums,
+                                  const ConstTensorView& x, const linear::PackedMatrix& w,
+                                  const ConstTensorView& targets, const CrossEntropy& settings) {
+  constexpr const char* kName = "linear_cross_entropy_forward";
+  check(kName, x, w, targets, settings);
+  require_row(kName, "losses", losses, Dtype::kFloat32, x.extent(0));
+  require_row(kName, "log_sums", log_sums, Dtype::kFloat32, x.extent(0));
+  core::require_cpu(stream, kName);
+  cpu::forward(stream, losses, log_sums, x, w, targets, settings);
+}
+
+void linear_cross_entropy_backward(core::Stream& stream, const TensorView& dx, const TensorView& dw,
+                                   const ConstTensorView& gradients, const ConstTensorView& log_sums,
+                                   const ConstTensorView& x, const linear::PackedMatrix& w,
+                                   const ConstTensorView& weight, const ConstTensorView& targets,
+                                   const CrossEntropy& settings) {
+  constexpr const char* kName = "linear_cross_entropy_backward";
+  check(kName, x, w, targets, settings);
+  const std::int64_t rows = x.extent(0);
+  const std::int64_t channels = w.depth();
+  const std::int64_t tokens = w.columns();
+  core::require_tensor(kName, "dx", dx, x.dtype(), x.shape());
+  core::require_tensor(kName, "dw", dw, Dtype::kFloat32, Shape{tokens, channels});
+  core::require_tensor(kName, "weight", weight, x.dtype(), Shape{tokens, channels});
+  core::require(dx.rows_contiguous() && dw.rows_contiguous(), kName, "the rows of dx and dw must be contiguous");
+  require_row(kName, "gradients", gradients, Dtype::kFloat32, rows);
+  require_row(kName, "log_sums", log_sums, Dtype::kFloat32, rows);
+  core::require_cpu(stream, kName);
+
+  const auto workspace = [&](Dtype dtype, const Shape& shape) {
+    return stream.arena().tensor(dtype, shape, core::Category::kWorkspace, "cross_entropy");
+  };
+  const core::Tensor dz = workspace(x.dtype(), Shape{rows, std::min(kChunk, tokens)});
+  const core::Tensor sums = workspace(Dtype::kFloat32, Shape{rows, channels});
+  linear::PackedMatrix packed_x(stream.arena(), x.dtype(), rows, channels, core::Category::kWorkspace, "cross_entropy");
+  packed_x.pack(stream, x);
+  linear::Epilogue epilogue;
+  for (std::int64_t begin = 0; begin < tokens; begin += kChunk) {
+    const std::int64_t end = std::min(tokens, begin + kChunk);
+    const TensorView chunk = dz.view.slice(1, 0, end - begin);
+    cpu::logit_gradients(stream, chunk, gradients, log_sums, x, w, targets, settings, begin, end);
+    epilogue.accumulate = begin == 0 ? core::Accumulate::kOverwrite : core::Accumulate::kAdd;
+    linear::matmul(stream, sums.view, chunk, weight.slice(0, begin, end), epilogue);
+    epilogue.accumulate = core::Accumulate::kAdd;
+    linear::matmul(stream, dw.slice(0, begin, end), chunk.transposed(0, 1), packed_x, epilogue);
+  }
+  core::copy(stream, dx, sums.view);
+}
+
+}  // namespace braise::loss

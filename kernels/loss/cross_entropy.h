@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
+#include "kernels/linear/matmul.h"
+
+namespace braise::loss {
+
+struct CrossEntropy {
+  std::int32_t ignore = -100;  ///< rows with this target count for nothing
+  float label_smoothing = 0;   ///< in [0, 1]: this part of the target is spread over all V tokens
+  float z_loss = 0;            ///< coefficient of the square of the log-sum; >= 0
+};
+
+/// The cross-entropy of logits z = x w', row by row, without the logits ever being in memory:
+///
+///     loss[m] = L - (1 - a) z[m, target] - a mean over v of z[m, v] + c L^2,   L = log sum over v of exp z[m, v]
+///
+/// with a the label smoothing and c the z-loss; 0 for rows that are ignored. x: [M, C], floating point, any strides.
+/// w: C x V (the head's weight, transposed), of x's dtype. targets: int32 [M], contiguous: ignore, or 0 to V - 1.
+/// losses, log_sums (for the backward pass): fp32 [M], contiguous. Logits are fp32; sums over V go by tiles of 256 in
+/// order. Deterministic; a row's bits do not depend on the other rows, nor on the threads.
+/// Errors: core::Error for shapes, dtypes or settings that do not go together, and for a target that is out of range,
+/// with its row; nothing was written then.
+/// Source: label smoothing: Szegedy et al. 2016, section 7; z-loss: PaLM (Chowdhery et al. 2022), section 5.
+void linear_cross_entropy_forward(core::Stream& stream, const core::TensorView& losses,
+                                  const core::TensorView& log_sums, const core::ConstTensorView& x,
+                                  const linear::PackedMatrix& w, const core::ConstTensorView& targets,
+                                  const CrossEntropy& settings = {});
+
+/// The gradients of sum over m of gradients[m] loss[m]; logits are computed again, in chunks of the vocabulary:
+///
+///     dz[m, v] = gradients[m] (exp(z[m, v] - L) (1 + 2 c L) - (1 - a) [v = target] - a / V)
+///     dx = dz w';   dw += dz' x
+///
+/// dx: [M, C], of x's dtype, rows contiguous, overwritten (sums over V in fp32). dw: fp32 [V, C], rows contiguous,
+/// added to. `weight`: the head's weight as it is, [V, C] of x's dtype; w: the same, packed transposed. gradients: fp32
+/// [M], contiguous. dz is rounded to x's dtype. Workspace: M times 8192 elements of x's dtype, and M times C of fp32.
+/// Deterministic: equal bits for any number of threads. Errors: as the forward pass.
+void linear_cross_entropy_backward(core::Stream& stream, const core::TensorView& dx, const core::TensorView& dw,
+                                   const core::ConstTensorView& gradients, const core::ConstTensorView& log_sums,
+                                   const core::ConstTensorView& x, const linear::PackedMatrix& w,
+                                   const core::ConstTensorView& weight, const core::ConstTensorView& targets,
+                                   const CrossEntropy& settings = {});
+
+}  // namespace braise::loss

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rates of linear::matmul for the products of one GPT-2 124M training step, each beside oneDNN's own whole-product
+// primitive on the same threads, in turns. Usage: gemm_bench [fp32|bf16] [rows]
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <string>
+#include <vector>
+
+#include "kernels/core/arena.h"
+#include "kernels/core/random.h"
+#include "kernels/core/tier.h"
+#include "kernels/linear/matmul.h"
+
+namespace {
+
+using namespace braise;
+using core::Dtype;
+using core::Shape;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Values that are neither zero nor all alike: pages never written would all be one page of zeros, in the cache.
+core::Tensor random_tensor(core::Arena& arena, Dtype dtype, const Shape& shape, std::uint64_t seed) {
+  core::Tensor tensor = arena.tensor(dtype, shape, core::Category::kActivations, "bench");
+  const core::RandomStream random(seed, core::Purpose::kData);
+  for (std::int64_t i = 0; i < shape.elements(); ++i) {
+    const float value = core::uniform(random.word(static_cast<std::uint64_t>(i % 65536))) - 0.5f;
+    if (dtype == Dtype::kFloat32) {
+      tensor.view.data<float>()[i] = value;
+    } else {
+      tensor.view.data<core::Bfloat16>()[i] = core::to_bfloat16(value);
+    }
+  }
+  return tensor;
+}
+
+/// oneDNN's own product of the same size: weights in the layout it likes best, all threads in one primitive.
+class Whole {
+ public:
+  Whole(Dtype dtype, std::int64_t rows, std::int64_t depth, std::int64_t columns)
+      : engine_(dnnl::engine::kind::cpu, 0) {
+    using memory = dnnl::memory;
+    const auto type = dtype == Dtype::kFloat32 ? memory::data_type::f32 : memory::data_type::bf16;
+    const dnnl::matmul::primitive_desc descriptor(
+        dnnl::matmul::desc(memory::desc({rows, depth}, type, memory::format_tag::ab),
+                           memory::desc({depth, columns}, type, memory::format_tag::any),
+                           memory::desc({rows, columns}, type, memory::format_tag::ab)),
+        engine_);
+    product_ = dnnl::matmul(descriptor);
+    for (const auto& [argument, desc] : {std::pair{DNNL_ARG_SRC, descriptor.src_desc()},
+                                         {DNNL_ARG_WEIGHTS, descriptor.weights_desc()},
+                                         {DNNL_ARG_DST, descriptor.dst_desc()}}) {
+      memory one(desc, engine_);
+      auto* const bytes = static_cast<std::uint16_t*>(one.get_data_handle());
+      for (std::size_t i = 0; i < desc.get_size() / 2; ++i)
+        bytes[i] = static_cast<std::uint16_t>(0x3f00 + i * 7919 % 256);
+      arguments_.emplace(argument, one);
+    }
+    stream_ = dnnl::stream(engine_);
+  }
+  void run() {
+    product_.execute(stream_, arguments_);
+    stream_.wait();
+  }
+
+ private:
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  dnnl::matmul product_;
+  std::unordered_map<int, dnnl::memory> arguments_;
+};
+
+template <class First, class Second>
+std::pair<double, double> best_seconds(const First& first, const Second& second) {
+  double best_first = 1e30;
+  double best_second = 1e30;
+  const double end = now() + 1.5;
+  for (int i = 0; i < 4 || now() < end; ++i) {
+    const double start = now();
+    first();
+    const double middle = now();
+    second();
+    best_first = std::min(best_first, middle - start);
+    best_second = std::min(best_second, now() - middle);
+  }
+  return {best_first, best_second};
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const Dtype dtype = count > 1 ? core::dtype_named(arguments[1]).value_or(Dtype::kBfloat16) : Dtype::kBfloat16;
+  const std::int64_t rows = count > 2 ? std::stol(arguments[2]) : 4096;
+  core::MemoryLedger ledger;
+  core::Arena arena(core::kCpu, core::Space::kDevice, ledger);
+  const auto stream = core::make_stream(arena);
+  std::printf("%s, %ld rows, %d threads, tier %s; GFLOP/s of matmul | of oneDNN's whole product | ratio\n",
+              std::string(core::name(dtype)).c_str(), rows, omp_get_max_threads(),
+              std::string(core::name(core::settle_tier())).c_str());
+  struct Layer {
+    const char* name;
+    std::int64_t inputs;
+    std::int64_t outputs;
+  };
+  for (const Layer& layer :
+       {Layer{"qkv", 768, 2304}, Layer{"attention projection", 768, 768}, Layer{"mlp up", 768, 3072},
+        Layer{"mlp down", 3072, 768}, Layer{"head, one chunk", 768, 8192}}) {
+    const core::Tensor x = random_tensor(arena, dtype, Shape{rows, layer.inputs}, 1);
+    const core::Tensor w = random_tensor(arena, dtype, Shape{layer.outputs, layer.inputs}, 2);
+    const core::Tensor y = random_tensor(arena, dtype, Shape{rows, layer.outputs}, 3);
+    const core::Tensor dw =
+        arena.tensor(Dtype::kFloat32, Shape{layer.outputs, layer.inputs}, core::Category::kGradients, "dw");
+    std::memset(dw.view.raw(), 0, static_cast<std::size_t>(dw.view.bytes()));
+    linear::PackedMatrix forward(arena, dtype, layer.inputs, layer.outputs, core::Category::kParameters, "w");
+    linear::PackedMatrix backward(arena, dtype, layer.outputs, layer.inputs, core::Category::kParameters, "w");
+    forward.pack(*stream, w.view.transposed(0, 1));
+    backward.pack(*stream, w.view);
+    const double operations = 2e-9 * static_cast<double>(rows * layer.inputs * layer.outputs);
+    linear::matmul(*stream, y.view, x.view, forward);  // settles the tier before the bench's own use of oneDNN
+    const auto report = [&](const char* what, const auto& work, std::int64_t m, std::int64_t k, std::int64_t n) {
+      Whole whole(dtype, m, k, n);
+      const auto [ours, theirs] = best_seconds(work, [&] { whole.run(); });
+      std::printf("%-22s %-16s %7.0f | %7.0f | %.2f\n", layer.name, what, operations / ours, operations / theirs,
+                  theirs / ours);
+    };
+    report(
+        "y = x W'", [&] { linear::matmul(*stream, y.view, x.view, forward); }, rows, layer.inputs, layer.outputs);
+    report(
+        "dx = dy W", [&] { linear::matmul(*stream, x.view, y.view, backward); }, rows, layer.outputs, layer.inputs);
+    linear::Epilogue add;
+    add.accumulate = core::Accumulate::kAdd;
+    report(
+        "dW += dy' x", [&] { linear::matmul(*stream, dw.view, y.view.transposed(0, 1), x.view, add); }, layer.outputs,
+        rows, layer.inputs);
+    const auto [packing, copying] =
+        best_seconds([&] { forward.pack(*stream, w.view.transposed(0, 1)); }, [&] { backward.pack(*stream, w.view); });
+    const double bytes = 2e-9 * static_cast<double>(w.view.bytes());
+    std::printf("%-22s %-16s %7.1f | %7.1f GB/s, of the transpose | of the matrix\n", layer.name, "packing W",
+                bytes / packing, bytes / copying);
+  }
+  return 0;
+}
