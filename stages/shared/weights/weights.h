@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/core/device.h"
+#include "kernels/core/shape.h"
+#include "kernels/core/tensor.h"
+#include "stages/shared/weights/encoding.h"
+#include "stages/shared/weights/mapped_file.h"
+
+namespace braise::weights {
+
+/// A tensor of a weight file.
+struct TensorInfo {
+  std::string name;
+  Encoding encoding = Encoding::kOther;
+  std::string type;                  ///< the encoding as the file calls it: "BF16", "Q4_0", "Q5_K"
+  core::Shape shape;                 ///< row-major, outermost first, as Hugging Face writes it
+  std::span<const std::byte> bytes;  ///< in the mapped file
+  std::size_t file = 0;              ///< which of the files
+};
+
+/// The tensors of a model's weight files, mapped into memory and checked: every range lies in its file, has the size
+/// its shape asks for, and shares no byte with another. Threads may use it at once. Errors of all members: core::Error
+/// naming the file, the tensor, what is wrong and what would be right.
+class Weights {
+ public:
+  /// What the readers of formats hand over; names are unique.
+  Weights(std::vector<MappedFile> files, std::vector<TensorInfo> tensors);
+
+  /// In the order of their names' bytes.
+  std::span<const TensorInfo> tensors() const { return tensors_; }
+
+  /// Null where there is none of that name.
+  const TensorInfo* find(std::string_view name) const;
+
+  /// Errors: also where there is none of that name.
+  const TensorInfo& tensor(std::string_view name) const;
+
+  /// The tensor in the mapped file itself, where its encoding is a dtype of ours and it lies aligned; else no tensor.
+  /// It lives as long as this object. See MappedFile for files that change.
+  core::ConstTensorView view(std::string_view name) const;
+
+  /// destination = the tensor, of equal shape.
+  ///
+  /// Floating-point encodings go to fp32, bf16 and fp16 with one rounding (to nearest, ties to even; too large becomes
+  /// infinity); blocks are dequantised to the fp32 of ggml first. Integers go to int32 and int8 where every value fits.
+  /// The destination's rows must be evenly spaced, for blocks on the CPU and contiguous in themselves. Returns when all
+  /// is done. Uses some hundred KiB of memory at most.
+  /// Errors: also for other dtypes and shapes, a value that does not fit, kOther, a file that has changed. The
+  /// destination is then undefined.
+  void read(core::Stream& stream, std::string_view name, const core::TensorView& destination) const;
+
+ private:
+  std::string label(const TensorInfo& tensor) const;
+  void require_readable(const TensorInfo& tensor, const core::TensorView& destination) const;
+
+  std::vector<MappedFile> files_;
+  std::vector<TensorInfo> tensors_;
+};
+
+/// Opens a weight file by its name: *.gguf, *.safetensors, or the index of a sharded model, *.safetensors.index.json.
+/// Errors: core::Error for other names; those of the format's reader.
+Weights open_weights(const std::filesystem::path& path);
+
+}  // namespace braise::weights
