@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/core/arena.h"
+#include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
+#include "kernels/loss/cross_entropy.h"
+#include "stages/shared/model/config.h"
+#include "stages/shared/model/parameters.h"
+#include "stages/shared/weights/weights.h"
+
+namespace braise::model {
+
+/// Which activations a forward pass throws away, to compute them again for the backward pass. It changes memory and
+/// time, and not one bit of any result.
+struct Checkpointing {
+  enum class Kind : std::uint8_t {
+    kNone,
+    kAttention,   ///< the outputs of attention
+    kEveryBlock,  ///< all of every `every`-th block, but its input
+  };
+  Kind kind = Kind::kNone;
+  std::int64_t every = 1;  ///< 1: all blocks
+};
+
+struct DecoderSettings {
+  core::Dtype compute = core::Dtype::kBfloat16;  ///< of parameters as computed with, and of activations
+  bool gradients = true;                         ///< whether there is memory for them
+  Checkpointing checkpointing = {};
+};
+
+/// What a forward pass computes on. B sequences of T tokens.
+struct Batch {
+  core::ConstTensorView ids;              ///< int32 [B, T], contiguous
+  core::ConstTensorView targets;          ///< int32 [B, T], contiguous; needed for losses
+  core::ConstTensorView positions;        ///< int32 [B, T], contiguous; none: 0 to T - 1 in each sequence
+  core::ConstTensorView document_starts;  ///< as attention::Mask has it
+
+  /// What dropout draws from: none means that nothing is dropped.
+  struct Dropout {
+    std::uint64_t seed = 0;
+    std::uint64_t step = 0;
+    std::uint64_t first_sample = 0;  ///< of the step; sequence b is sample first_sample + b
+  };
+  std::optional<Dropout> dropout;
+};
+
+/// One parameter of a decoder.
+struct Parameter {
+  ParameterSpec spec;
+  core::TensorView value;     ///< of the compute dtype, contiguous
+  core::TensorView gradient;  ///< fp32, contiguous; none without gradients
+};
+
+/// A decoder-only transformer: forward and backward passes over one configuration, on one stream. Sequences do not
+/// depend on each other's presence. Deterministic: equal bits for any number of threads and any checkpointing.
+/// Memory comes from the stream's arena; a second step of the same shape takes none from the system.
+/// Errors of all members: core::Error for batches that do not go together, ids and targets out of range included.
+class Decoder {
+ public:
+  Decoder(core::Stream& stream, const Config& config, const DecoderSettings& settings);
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  const Config& config() const;
+  std::span<const Parameter> parameters() const;
+
+  /// Sets all values as parameter_specs says: element i of a parameter is drawn from (seed, its name, i), whatever the
+  /// layout.
+  void initialise(std::uint64_t seed);
+
+  /// Reads all values, by their names, with or without the prefix "transformer." or "model.". A head of its own in the
+  /// file of a tied model is ignored only if it equals the embedding.
+  /// Errors: core::Error naming every parameter that is missing, has another shape, or is not the model's.
+  void load(const weights::Weights& weights);
+
+  /// To be called when values have changed, before the next pass: weights are packed for the device.
+  void values_changed();
+
+  /// All gradients = 0.
+  void zero_gradients();
+
+  /// logits[b, t, :], fp32 [B, T, V] contiguous: what the model thinks of the token after t. Keeps nothing.
+  void logits(const core::TensorView& logits, const Batch& batch);
+
+  /// losses: fp32 [B, T], contiguous: the loss at each position, 0 where the target is ignored. Keeps what a backward
+  /// pass needs, if the decoder has gradients.
+  void forward(const core::TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings = {});
+
+  /// Adds to all gradients those of sum of weights[b, t] losses[b, t], weights fp32 [B, T] contiguous, and frees what
+  /// the forward pass kept. The batch and settings are those of the forward pass. The gradient that reaches a tied
+  /// embedding as the head is kept apart until finish_gradients.
+  void backward(const core::ConstTensorView& weights, const Batch& batch, const loss::CrossEntropy& settings = {});
+
+  /// To be called once after the last backward pass of a step: adds a tied head's gradient to the embedding's.
+  void finish_gradients();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace braise::model

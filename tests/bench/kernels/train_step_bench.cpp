@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+// One optimizer step of GPT-2 124M (micro-batch x T tokens of random ids, AdamW, fp32 master weights), beside the rate
+// of oneDNN's matrix product on the same threads in the same run, and the ledger's memory beside the process's own.
+// Usage: train_step_bench [fp32|bf16] [micro-batch] [T] [steps] [none|attention|all]
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <string>
+#include <vector>
+
+#include "kernels/core/copy.h"
+#include "kernels/core/random.h"
+#include "kernels/core/tier.h"
+#include "kernels/linear/matmul.h"
+#include "kernels/optimizer/adam.h"
+#include "kernels/optimizer/grad_norm.h"
+#include "stages/shared/model/decoder.h"
+
+namespace {
+
+using namespace braise;
+using core::Category;
+using core::Dtype;
+using core::Shape;
+using core::Tensor;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// "VmHWM" or "VmRSS" of this process, in bytes.
+double process_bytes(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(key + ":")) return std::stod(line.substr(key.size() + 1)) * 1024;
+  }
+  return 0;
+}
+
+/// FLOP/s of oneDNN's own product 4096 x 3072 x 768 on all threads: the best of a second.
+double gemm_rate(Dtype dtype) {
+  using memory = dnnl::memory;
+  const auto type = dtype == Dtype::kFloat32 ? memory::data_type::f32 : memory::data_type::bf16;
+  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  dnnl::stream stream(engine);
+  constexpr std::int64_t kRows = 4096;
+  constexpr std::int64_t kDepth = 768;
+  constexpr std::int64_t kColumns = 3072;
+  const dnnl::matmul::primitive_desc descriptor(
+      dnnl::matmul::desc(memory::desc({kRows, kDepth}, type, memory::format_tag::ab),
+                         memory::desc({kDepth, kColumns}, type, memory::format_tag::any),
+                         memory::desc({kRows, kColumns}, type, memory::format_tag::ab)),
+      engine);
+  dnnl::matmul product(descriptor);
+  std::unordered_map<int, memory> arguments;
+  for (const auto& [argument, desc] : {std::pair{DNNL_ARG_SRC, descriptor.src_desc()},
+                                       {DNNL_ARG_WEIGHTS, descriptor.weights_desc()},
+                                       {DNNL_ARG_DST, descriptor.dst_desc()}}) {
+    memory one(desc, engine);
+    auto* const words = static_cast<std::uint16_t*>(one.get_data_handle());
+    for (std::size_t i = 0; i < desc.get_size() / 2; ++i)
+      words[i] = static_cast<std::uint16_t>(0x3f00 + i * 7919 % 256);
+    arguments.emplace(argument, one);
+  }
+  double best = 1e30;
+  const double end = now() + 1;
+  while (now() < end) {
+    const double start = now();
+    product.execute(stream, arguments);
+    stream.wait();
+    best = std::min(best, now() - start);
+  }
+  return 2.0 * kRows * kDepth * kColumns / best;
+}
+
+model::Config gpt2_124m(std::int64_t length) {
+  model::Config c;
+  c.model_type = "gpt2";
+  c.family = model::Family::kGpt2;
+  c.vocabulary = 50257;
+  c.layers = 12;
+  c.hidden = 768;
+  c.heads = c.kv_heads = 12;
+  c.head_size = 64;
+  c.intermediate = 3072;
+  c.positions = std::max<std::int64_t>(1024, length);
+  c.norm = model::Norm::kLayer;
+  c.activation = activation::Activation::kGeluTanh;
+  c.gated = false;
+  c.qkv_bias = c.o_bias = c.mlp_bias = true;
+  c.tied = true;
+  c.attention_scale = 0.125;
+  return c;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const auto argument = [&](int i, const char* otherwise) { return std::string(count > i ? arguments[i] : otherwise); };
+  const Dtype dtype = core::dtype_named(argument(1, "bf16")).value_or(Dtype::kBfloat16);
+  const std::int64_t sequences = std::stol(argument(2, "4"));
+  const std::int64_t length = std::stol(argument(3, "1024"));
+  const int steps = std::stoi(argument(4, "5"));
+  model::DecoderSettings settings;
+  settings.compute = dtype;
+  if (argument(5, "none") == "attention") settings.checkpointing.kind = model::Checkpointing::Kind::kAttention;
+  if (argument(5, "none") == "all") settings.checkpointing.kind = model::Checkpointing::Kind::kEveryBlock;
+
+  core::MemoryLedger ledger;
+  core::Arena arena(core::kCpu, core::Space::kDevice, ledger);
+  const auto stream = core::make_stream(arena);
+  const model::Config config = gpt2_124m(length);
+  const double before_bytes = process_bytes("VmRSS");
+  model::Decoder decoder(*stream, config, settings);
+  decoder.initialise(1337);
+
+  struct Optimized {
+    Tensor master, m, v;
+  };
+  std::vector<Optimized> state;
+  std::vector<core::ConstTensorView> gradients;
+  for (const model::Parameter& parameter : decoder.parameters()) {
+    Optimized& one = state.emplace_back();
+    const auto fp32 = [&](Category category) {
+      Tensor tensor = arena.tensor(Dtype::kFloat32, parameter.spec.shape, category, parameter.spec.name);
+      core::fill(*stream, tensor.view, 0);
+      return tensor;
+    };
+    if (dtype != Dtype::kFloat32) {
+      one.master = fp32(Category::kMaster);
+      core::copy(*stream, one.master.view, parameter.value);
+    }
+    one.m = fp32(Category::kOptimizer);
+    one.v = fp32(Category::kOptimizer);
+    gradients.push_back(parameter.gradient);
+  }
+
+  const Shape shape{sequences, length};
+  const Tensor ids = arena.tensor(Dtype::kInt32, shape, Category::kActivations, "batch");
+  const Tensor targets = arena.tensor(Dtype::kInt32, shape, Category::kActivations, "batch");
+  const Tensor losses = arena.tensor(Dtype::kFloat32, shape, Category::kActivations, "batch");
+  const Tensor weights = arena.tensor(Dtype::kFloat32, shape, Category::kActivations, "batch");
+  core::fill(*stream, weights.view, 1.0f / static_cast<float>(shape.elements()));
+  const core::RandomStream random(7, core::Purpose::kData);
+  for (std::int64_t i = 0; i < shape.elements(); ++i) {
+    const auto id = [&](std::int64_t at) {
+      return static_cast<std::int32_t>(random.word(static_cast<std::uint64_t>(at)) % 50257u);
+    };
+    ids.view.data<std::int32_t>()[i] = id(i);
+    targets.view.data<std::int32_t>()[i] = id(i + 1);
+  }
+  model::Batch batch;
+  batch.ids = ids.view;
+  batch.targets = targets.view;
+
+  std::map<std::string, double> best;
+  double best_step = 1e30;
+  for (int step = 1; step <= steps; ++step) {
+    std::map<std::string, double> seconds;
+    const auto timed = [&](const std::string& name, const auto& work) {
+      const double start = now();
+      work();
+      seconds[name] = now() - start;
+    };
+    const double start = now();
+    timed("1 zero gradients", [&] { decoder.zero_gradients(); });
+    timed("2 forward", [&] { decoder.forward(losses.view, batch); });
+    timed("3 backward", [&] { decoder.backward(weights.view, batch); });
+    timed("4 tied gradient, norm", [&] { decoder.finish_gradients(); });
+    double norm = 0;
+    timed("4 tied gradient, norm", [&] { norm = optimizer::gradient_norm(*stream, gradients); });
+    timed("5 AdamW", [&] {
+      for (std::size_t i = 0; i < state.size(); ++i) {
+        const model::Parameter& parameter = decoder.parameters()[i];
+        optimizer::Slice slice;
+        slice.master = state[i].master.view ? state[i].master.view : parameter.value;
+        if (state[i].master.view) slice.copy = parameter.value;
+        slice.gradient = parameter.gradient;
+        slice.gradient_scale = optimizer::clip_factor(norm, 1.0);
+        optimizer::Adam adam;
+        adam.learning_rate = 3e-4;
+        adam.beta1 = 0.9;
+        adam.beta2 = 0.95;
+        adam.epsilon = 1e-8;
+        adam.weight_decay = parameter.spec.shape.rank() == 2 ? 0.1 : 0;
+        optimizer::adam_step(*stream, slice, state[i].m.view, state[i].v.view, adam, step);
+      }
+    });
+    timed("6 packing weights", [&] { decoder.values_changed(); });
+    const double whole = now() - start;
+    if (step > 1 && whole < best_step) {
+      best_step = whole;
+      best = seconds;
+    }
+    double loss = 0;
+    for (std::int64_t i = 0; i < shape.elements(); ++i) loss += losses.view.data<float>()[i];
+    std::printf("step %d: loss %.6f, grad norm %.4f, %.3f s\n", step, loss / static_cast<double>(shape.elements()),
+                norm, whole);
+    std::fflush(stdout);
+  }
+  const double used_bytes = process_bytes("VmHWM") - before_bytes;
+
+  const auto tokens = static_cast<double>(shape.elements());
+  // 6 N for the products with weights (the embedding counts as the head), and 12 layers C T for attention: causal
+  // models do half of it, but it is counted whole, as is usual.
+  const double model_flops = tokens * (6.0 * static_cast<double>(config.parameter_count()) +
+                                       12.0 * static_cast<double>(config.layers * config.hidden * length));
+  const double rate = gemm_rate(dtype);
+  std::printf("\nGPT-2 124M, %s, micro-batch %ld, T %ld, %d threads, tier %s\n", std::string(core::name(dtype)).c_str(),
+              sequences, length, omp_get_max_threads(), std::string(core::name(core::tier())).c_str());
+  for (const auto& [name, seconds] : best) std::printf("  %-24s %8.1f ms\n", name.c_str(), seconds * 1e3);
+  std::printf("  %-24s %8.1f ms: %.0f tokens/s, %.0f GFLOP/s of the model\n", "best step", best_step * 1e3,
+              tokens / best_step, model_flops / best_step / 1e9);
+  std::printf("  floor: GEMM at %.0f GFLOP/s would take %.1f ms; ratio %.2f\n", rate / 1e9, model_flops / rate * 1e3,
+              model_flops / rate / best_step);
+  const double ledger_bytes = static_cast<double>(ledger.total_peak_bytes(core::Space::kDevice));
+  std::printf("  memory: ledger's peak %.1f MiB, process's peak less its start %.1f MiB, ratio %.3f\n",
+              ledger_bytes / 1048576, used_bytes / 1048576, ledger_bytes / used_bytes);
+  return 0;
+}
