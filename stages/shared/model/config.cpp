@@ -27,7 +27,9 @@ class Reader {
 
   void problem(const std::string& key, const std::string& what) { problems_.push_back(key + ": " + what); }
 
-  /// Null and missing are the same in these files.
+  bool has(const std::string& key) const { return object_.contains(key); }
+
+  /// Null and missing are nearly always the same in these files.
   const json* find(const std::string& key) const {
     const auto found = object_.find(key);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
@@ -176,7 +178,41 @@ void read_gpt2(Reader& reader, Config& config) {
   config.head_size = std::max<std::int64_t>(1, config.hidden / config.heads);
 }
 
-void read_llama(Reader& reader, Config& config, std::vector<std::string>& problems) {
+/// A window is one for all layers, or none.
+void read_window(Reader& reader, Config& config) {
+  const std::string& type = config.model_type;
+  const bool asks = type.starts_with("qwen");  // these say whether, and from which layer on
+  bool windowed = type == "mistral" || type == "starcoder2" || (asks && reader.boolean("use_sliding_window", false));
+  if (windowed && asks) {
+    const json* const first = reader.find("max_window_layers");
+    const json usual = 28;
+    const json& from = first != nullptr ? *first : usual;
+    if (from.is_number_integer() && from.get<std::int64_t>() >= config.layers) {
+      windowed = false;
+    } else if (from != json(0)) {
+      reader.problem("max_window_layers", "is " + from.dump() + " of " + std::to_string(config.layers) +
+                                              " layers; Braise computes a window in all layers (0) or in none");
+    }
+  }
+  if (const json* const types = reader.find("layer_types")) {
+    const auto all = [&](const char* kind) { return *types == json(static_cast<std::size_t>(config.layers), kind); };
+    if (all("full_attention")) {
+      windowed = false;
+    } else if (!all("sliding_attention")) {
+      reader.problem("layer_types",
+                     "asks for layers of several kinds; Braise computes a window in all layers or in none");
+    }
+  }
+  if (!windowed) return;
+  // Null is no window, but for mistral a missing key is one of 4096.
+  if (reader.find("sliding_window") != nullptr) {
+    config.window = reader.size("sliding_window");
+  } else if (type == "mistral" && !reader.has("sliding_window")) {
+    config.window = 4096;
+  }
+}
+
+void read_llama(const json& object, Reader& reader, Config& config, std::vector<std::string>& problems) {
   const std::string& type = config.model_type;
   const bool starcoder = type == "starcoder2";
   const bool gemma = type == "gemma";
@@ -196,7 +232,7 @@ void read_llama(Reader& reader, Config& config, std::vector<std::string>& proble
                              : gemma         ? 256
                                              : std::max<std::int64_t>(1, config.hidden / config.heads);
   config.head_size = reader.size("head_dim", usual, 256);
-  config.norm_epsilon = reader.number(starcoder ? "norm_epsilon" : "rms_norm_eps", gemma ? 1e-6 : 1e-5, 1e-12, 1);
+  config.norm_epsilon = reader.number(starcoder ? "norm_epsilon" : "rms_norm_eps", starcoder ? 1e-5 : 1e-6, 1e-12, 1);
   config.norm = starcoder ? Norm::kLayer : Norm::kRms;
   config.gated = !starcoder;
   const bool bias = starcoder && reader.boolean("use_bias", true);
@@ -211,27 +247,36 @@ void read_llama(Reader& reader, Config& config, std::vector<std::string>& proble
   if (gemma) {
     config.norm_offset = 1;
     config.embedding_scale = std::sqrt(static_cast<double>(config.hidden));
-    // "hidden_act" was written wrongly in the first files; "hidden_activation" counts, and its default.
+    // The first files say "gelu" in hidden_act and mean the tanh form, which later ones write.
+    const std::string name = reader.text("hidden_act", "gelu_pytorch_tanh");
+    if (name != "gelu" && name != "gelu_pytorch_tanh") {
+      reader.problem("hidden_act", "is \"" + name + "\"; gelu_pytorch_tanh is needed");
+    }
     read_activation(reader, "hidden_activation", "gelu_pytorch_tanh", config);
   } else {
     read_activation(reader, "hidden_act", starcoder ? "gelu_pytorch_tanh" : "silu", config);
   }
-  const bool windowed = type == "mistral" || starcoder || reader.boolean("use_sliding_window", false);
-  if (windowed && reader.find("sliding_window") != nullptr) config.window = reader.size("sliding_window");
-  if (windowed && type.starts_with("qwen")) reader.must_be("max_window_layers", 0);
+  read_window(reader, config);
   attention::RopeSettings rope;
-  rope.base = reader.number("rope_theta", 10000, 1, 1e12);
-  const double part = reader.number("partial_rotary_factor", 1, 0, 1);
-  rope.rotary = static_cast<std::int64_t>(part * static_cast<double>(config.head_size));
-  if (rope.rotary % 2 != 0)
-    reader.problem("head_dim", "an even number of channels must turn, not " + std::to_string(rope.rotary));
-  if (const json* const scaling = reader.find("rope_scaling")) {
-    if (scaling->is_object()) {
-      rope.scaling = read_scaling(*scaling, config.positions, problems);
+  // Transformers 5 writes one object in place of rope_theta and rope_scaling.
+  const bool together = reader.find("rope_parameters") != nullptr;
+  const std::string key = together ? "rope_parameters" : "rope_scaling";
+  json turning = json::object();
+  if (const json* const found = reader.find(key)) {
+    if (found->is_object()) {
+      turning = *found;
     } else {
-      reader.problem("rope_scaling", "is " + scaling->dump() + "; an object is needed");
+      reader.problem(key, "is " + found->dump() + "; an object is needed");
     }
   }
+  Reader outer(together ? turning : object, problems);
+  rope.base = outer.number("rope_theta", 10000, 1, 1e12);
+  const double part = outer.number("partial_rotary_factor", reader.number("partial_rotary_factor", 1, 0, 1), 0, 1);
+  rope.rotary = static_cast<std::int64_t>(part * static_cast<double>(config.head_size));
+  if (rope.rotary % 2 != 0) {
+    reader.problem("head_dim", "an even number of channels must turn, not " + std::to_string(rope.rotary));
+  }
+  rope.scaling = read_scaling(turning, config.positions, problems);
   config.rope = rope;
   reader.must_be("pretraining_tp", 1);
 }
@@ -264,7 +309,7 @@ std::optional<Config> read_hugging_face(const json& object, std::vector<std::str
   if (config.model_type == "gpt2") {
     read_gpt2(reader, config);
   } else {
-    read_llama(reader, config, problems);
+    read_llama(object, reader, config, problems);
   }
   config.attention_scale = 1 / std::sqrt(static_cast<double>(config.head_size));
   if (config.heads % config.kv_heads != 0) {
