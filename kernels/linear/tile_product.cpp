@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "kernels/core/copy_cpu.h"
 #include "kernels/core/error.h"
 #include "kernels/core/tier.h"
 
@@ -199,37 +200,6 @@ void transpose_words(std::uint32_t* to, std::int64_t to_stride, const std::byte*
   }
 }
 
-/// to[j][i] = from[i][j] of 16-bit elements: pairs of rows become words, which are transposed as such.
-void transpose_halves(std::uint16_t* to, std::int64_t to_stride, const std::uint16_t* from, std::int64_t from_stride,
-                      std::int64_t rows, std::int64_t columns) {
-  constexpr std::int64_t kStrip = 32;  // halves of one cache line of the source
-  constexpr std::int64_t kPairs = 16;
-  std::array<std::uint32_t, kStrip * kPairs> words;
-  for (std::int64_t j0 = 0; j0 < columns; j0 += kStrip) {
-    const std::int64_t width = std::min(kStrip, columns - j0);
-    for (std::int64_t i0 = 0; i0 < rows; i0 += 2 * kPairs) {
-      const std::int64_t height = std::min(2 * kPairs, rows - i0);
-      const std::int64_t pairs = height / 2;
-      for (std::int64_t p = 0; p < pairs; ++p) {
-        const std::uint16_t* const even = from + (i0 + 2 * p) * from_stride + j0;
-        const std::uint16_t* const odd = even + from_stride;
-        std::uint32_t* const row = words.data() + p * kStrip;
-        for (std::int64_t j = 0; j < width; ++j) row[j] = even[j] | static_cast<std::uint32_t>(odd[j]) << 16;
-      }
-      std::array<std::uint32_t, kStrip * kPairs> crossed;
-      transpose_words(crossed.data(), kPairs, reinterpret_cast<const std::byte*>(words.data()), kStrip * 4, pairs,
-                      width);
-      for (std::int64_t j = 0; j < width; ++j) {
-        std::memcpy(to + (j0 + j) * to_stride + i0, crossed.data() + j * kPairs, static_cast<std::size_t>(pairs) * 4);
-      }
-      if (height % 2 != 0) {
-        const std::uint16_t* const last = from + (i0 + height - 1) * from_stride + j0;
-        for (std::int64_t j = 0; j < width; ++j) to[(j0 + j) * to_stride + i0 + height - 1] = last[j];
-      }
-    }
-  }
-}
-
 const std::byte* bytes_at(const core::ConstTensorView& matrix, std::int64_t row, std::int64_t column) {
   return static_cast<const std::byte*>(matrix.raw()) +
          (row * matrix.stride(0) + column * matrix.stride(1)) * (core::bits(matrix.dtype()) / 8);
@@ -339,11 +309,9 @@ void pack_rows(Multiplicand multiplicand, void* dense, const core::ConstTensorVi
     for (std::int64_t i = 0; i < given; ++i) {
       std::memcpy(to + i * depth * size, bytes_at(a, i, 0), static_cast<std::size_t>(columns * size));
     }
-  } else if (same && a.stride(0) == 1 && size == 2) {
-    transpose_halves(reinterpret_cast<std::uint16_t*>(to), depth, static_cast<const std::uint16_t*>(a.raw()),
-                     a.stride(1), columns, given);
   } else if (same && a.stride(0) == 1) {
-    transpose_words(reinterpret_cast<std::uint32_t*>(to), depth, bytes_at(a, 0, 0), a.stride(1) * 4, columns, given);
+    const std::array<std::int64_t, 2> strides{depth, 1};
+    core::cpu::copy(core::TensorView(to, a.dtype(), a.shape(), strides), a);  // its transposition is the fastest
   } else {
     with_elements(a, [&](const auto& element) {
       for (std::int64_t i = 0; i < given; ++i) {
