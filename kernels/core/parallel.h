@@ -27,6 +27,29 @@ inline int thread_index() {
 #endif
 }
 
+/// While it lives, what the calling thread starts uses one OpenMP thread: for libraries that would share work
+/// themselves.
+class [[maybe_unused]] OneThread {
+ public:
+#ifdef _OPENMP
+  OneThread() : before_(threads()) {
+    if (before_ > 1) omp_set_num_threads(1);
+  }
+  ~OneThread() {
+    if (before_ > 1) omp_set_num_threads(before_);
+  }
+#else
+  OneThread() = default;
+#endif
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+#ifdef _OPENMP
+  int before_;
+#endif
+};
+
 /// Calls `work(i)` once for each i in [0, count), shared among the OpenMP threads in contiguous, even parts. What
 /// `work` writes must depend on i only, never on the thread; it must not throw.
 template <class Work>

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/linear/tile_product.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -15,6 +13,7 @@
 
 #include "kernels/core/copy_cpu.h"
 #include "kernels/core/error.h"
+#include "kernels/core/parallel.h"
 #include "kernels/core/tier.h"
 
 namespace braise::linear::cpu {
@@ -83,14 +82,10 @@ class Primitive {
     const std::scoped_lock lock(mutex);
     const auto found = primitives.find(key);
     if (found != primitives.end()) return found->second;
-    const int threads = omp_get_max_threads();
-    omp_set_num_threads(1);
+    const core::OneThread one;
     try {
-      const Primitive& made = primitives.try_emplace(key, key).first->second;
-      omp_set_num_threads(threads);
-      return made;
+      return primitives.try_emplace(key, key).first->second;
     } catch (const dnnl::error& error) {
-      omp_set_num_threads(threads);
       throw core::Error(std::string("oneDNN has no matrix product for a tile of ") + std::to_string(std::get<1>(key)) +
                         " x " + std::to_string(std::get<2>(key)) + " x " + std::to_string(std::get<3>(key)) + ": " +
                         error.what());
@@ -340,11 +335,8 @@ void tile_product(Multiplicand multiplicand, std::int64_t rows, std::int64_t col
   if (found == runners.end()) found = runners.try_emplace(key, key).first;
   // oneDNN shares work among the threads OpenMP would give it now, whatever it planned for; inside of a parallel region
   // that is one.
-  const int threads = omp_get_max_threads();
-  const bool alone = omp_in_parallel() || threads == 1;
-  if (!alone) omp_set_num_threads(1);
+  const core::OneThread one;
   found->second.run(a, b, c);
-  if (!alone) omp_set_num_threads(threads);
 }
 
 }  // namespace braise::linear::cpu
