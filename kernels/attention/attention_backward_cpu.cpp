@@ -6,9 +6,8 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/core/vector_math-inl.h"
+#include "kernels/core/vector_map-inl.h"
 
-#include <array>
 #include <cstring>
 
 #include "kernels/attention/attention_tiles.h"
@@ -83,63 +82,42 @@ void differentiate_bf16(const KeyRow& row, void* weights, void* d_scores) {
   differentiate(row, static_cast<core::Bfloat16*>(weights), static_cast<core::Bfloat16*>(d_scores));
 }
 
-/// The sum of a[i] b[i]: sixteen partial sums, element i in sum i mod 16, added pairwise.
+/// The sum of a[i] b[i], by partial sums.
 template <class T>
 HWY_INLINE float dot(const T* a, const T* b, std::size_t count) {
   const hn::ScalableTag<float> d;
-  constexpr std::size_t kLanes = 16;
   const std::size_t n = hn::Lanes(d);
-  HWY_ALIGN std::array<float, kLanes> sums{};
+  HWY_ALIGN ch::PartialSums sums{};
   for (std::size_t i = 0; i < count; i += n) {
     const auto x = i + n <= count ? ch::load_float(d, a + i) : ch::load_float_part(d, a + i, count - i);
     const auto y = i + n <= count ? ch::load_float(d, b + i) : ch::load_float_part(d, b + i, count - i);
-    float* const part = sums.data() + i % kLanes;
+    float* const part = sums.data() + i % sums.size();
     hn::Store(ch::fused_multiply_add(d, x, y, hn::Load(d, part)), d, part);
   }
-  for (std::size_t step = kLanes / 2; step > 0; step /= 2) {
-    for (std::size_t i = 0; i < step; ++i) sums[i] += sums[i + step];
-  }
-  return sums[0];
+  return ch::sum_by_halves(sums);
 }
 
 /// deltas[i] = sum over d of d_o[i, d] o[i, d].
 void row_dots(float* deltas, const core::ConstTensorView& d_o, const core::ConstTensorView& o) {
   const auto count = static_cast<std::size_t>(o.extent(1));
-  for (std::int64_t i = 0; i < o.extent(0); ++i) {
-    const std::int64_t first = i * d_o.stride(0);
-    const std::int64_t second = i * o.stride(0);
-    switch (o.dtype()) {
-      case core::Dtype::kFloat32:
-        deltas[i] = dot(d_o.data<float>() + first, o.data<float>() + second, count);
-        break;
-      case core::Dtype::kBfloat16:
-        deltas[i] = dot(d_o.data<core::Bfloat16>() + first, o.data<core::Bfloat16>() + second, count);
-        break;
-      default:
-        deltas[i] = dot(d_o.data<core::Float16>() + first, o.data<core::Float16>() + second, count);
+  const std::int64_t rows = o.extent(0);
+  ch::with_type(o.dtype(), [&](auto element) {
+    const auto* const first = d_o.data<decltype(element)>();
+    const auto* const second = o.data<decltype(element)>();
+    for (std::int64_t i = 0; i < rows; ++i) {
+      deltas[i] = dot(first + i * d_o.stride(0), second + i * o.stride(0), count);
     }
-  }
-}
-
-template <class T>
-HWY_INLINE void store_rows_as(T* to, std::int64_t stride, const float* from, std::int64_t pitch, std::int64_t rows,
-                              std::int64_t columns) {
-  for (std::int64_t i = 0; i < rows; ++i) {
-    ch::convert_float(to + i * stride, from + i * pitch, static_cast<std::size_t>(columns));
-  }
+  });
 }
 
 /// to[i, j] = from[i * pitch + j], converted.
 void store_rows(const core::TensorView& to, const float* from, std::int64_t pitch) {
-  const std::int64_t stride = to.stride(0);
-  switch (to.dtype()) {
-    case core::Dtype::kFloat32:
-      return store_rows_as(to.data<float>(), stride, from, pitch, to.extent(0), to.extent(1));
-    case core::Dtype::kBfloat16:
-      return store_rows_as(to.data<core::Bfloat16>(), stride, from, pitch, to.extent(0), to.extent(1));
-    default:
-      return store_rows_as(to.data<core::Float16>(), stride, from, pitch, to.extent(0), to.extent(1));
-  }
+  ch::with_type(to.dtype(), [&](auto element) {
+    auto* const first = to.data<decltype(element)>();
+    for (std::int64_t i = 0; i < to.extent(0); ++i) {
+      ch::convert_float(first + i * to.stride(0), from + i * pitch, static_cast<std::size_t>(to.extent(1)));
+    }
+  });
 }
 
 }  // namespace braise::attention::cpu::HWY_NAMESPACE

@@ -6,7 +6,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/core/vector_math-inl.h"
+#include "kernels/core/vector_map-inl.h"
 
 #include <array>
 #include <cstring>
@@ -47,16 +47,8 @@ namespace braise::attention::cpu::HWY_NAMESPACE {
 namespace ch = core::HWY_NAMESPACE;
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// Sums and maxima run over this many lanes whatever the vector's width, so that their order is the same.
-constexpr std::size_t kLanes = 16;
-
-template <class Operation>
-HWY_INLINE float across(std::array<float, kLanes>& lanes, const Operation& operation) {
-  for (std::size_t step = kLanes / 2; step > 0; step /= 2) {
-    for (std::size_t i = 0; i < step; ++i) lanes[i] = operation(lanes[i], lanes[i + step]);
-  }
-  return lanes[0];
-}
+/// Keys are taken in blocks of as many as there are partial sums.
+constexpr std::size_t kLanes = std::tuple_size_v<ch::PartialSums>;
 
 template <class T>
 HWY_INLINE void weigh(const ScoreRow& row, Running& running, T* weights) {
@@ -91,7 +83,7 @@ HWY_INLINE void weigh(const ScoreRow& row, Running& running, T* weights) {
 
   const auto scale = hn::Set(d, row.scale);
   const auto shift = hn::Set(d, -running.maximum);
-  HWY_ALIGN std::array<float, kLanes> sums{};
+  HWY_ALIGN ch::PartialSums sums{};
   std::memset(static_cast<void*>(weights), 0, first_block * sizeof(T));
   std::size_t block = first_block;
   for (; block < end; block += kLanes) {
@@ -106,7 +98,7 @@ HWY_INLINE void weigh(const ScoreRow& row, Running& running, T* weights) {
   std::memset(static_cast<void*>(weights + block), 0, (lc::kTileColumns - block) * sizeof(T));
 
   const float correction = core::math::exp<core::math::Scalar>(before - running.maximum);
-  running.sum = running.sum * correction + across(sums, [](float a, float b) { return a + b; });
+  running.sum = running.sum * correction + ch::sum_by_halves(sums);
   if (correction == 1 || before == -std::numeric_limits<float>::infinity()) return;
   const auto factor = hn::Set(d, correction);
   for (std::int64_t i = 0; i < row.columns; i += static_cast<std::int64_t>(n)) {
@@ -135,14 +127,8 @@ HWY_INLINE void finish(T* to, const float* sums, float denominator, std::size_t 
 void finish_row(const core::TensorView& o, std::int64_t row, const float* sums, float denominator) {
   const auto count = static_cast<std::size_t>(o.extent(1));
   const std::int64_t offset = row * o.stride(0);
-  switch (o.dtype()) {
-    case core::Dtype::kFloat32:
-      return finish(o.data<float>() + offset, sums, denominator, count);
-    case core::Dtype::kBfloat16:
-      return finish(o.data<core::Bfloat16>() + offset, sums, denominator, count);
-    default:
-      return finish(o.data<core::Float16>() + offset, sums, denominator, count);
-  }
+  ch::with_type(o.dtype(),
+                [&](auto element) { finish(o.data<decltype(element)>() + offset, sums, denominator, count); });
 }
 
 }  // namespace braise::attention::cpu::HWY_NAMESPACE

@@ -15,20 +15,11 @@ namespace braise::core::cpu::HWY_NAMESPACE {
 
 namespace ch = core::HWY_NAMESPACE;
 
-template <class T>
-HWY_INLINE void add_as(float* sums, const T* terms, std::size_t count) {
-  ch::map([](auto a, auto b) { return hwy::HWY_NAMESPACE::Add(a, b); }, count, sums, sums, terms);
-}
-
 void add_elements(float* sums, const void* terms, Dtype dtype, std::size_t count) {
-  switch (dtype) {
-    case Dtype::kFloat32:
-      return add_as(sums, static_cast<const float*>(terms), count);
-    case Dtype::kBfloat16:
-      return add_as(sums, static_cast<const Bfloat16*>(terms), count);
-    default:
-      return add_as(sums, static_cast<const Float16*>(terms), count);
-  }
+  ch::with_type(dtype, [&](auto element) {
+    const auto plus = [](auto a, auto b) { return hwy::HWY_NAMESPACE::Add(a, b); };
+    ch::map(plus, count, sums, sums, static_cast<const decltype(element)*>(terms));
+  });
 }
 
 }  // namespace braise::core::cpu::HWY_NAMESPACE

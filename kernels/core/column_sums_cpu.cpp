@@ -32,14 +32,9 @@ void sum_block(float* sums, const ConstTensorView& x, std::int64_t block) {
   const std::int64_t rows = std::min(kColumnSumBlock, x.extent(0) - begin);
   const auto columns = static_cast<std::size_t>(x.extent(1));
   const std::int64_t offset = begin * x.stride(0);
-  switch (x.dtype()) {
-    case Dtype::kFloat32:
-      return add_rows(sums, x.data<float>() + offset, x.stride(0), rows, columns);
-    case Dtype::kBfloat16:
-      return add_rows(sums, x.data<Bfloat16>() + offset, x.stride(0), rows, columns);
-    default:
-      return add_rows(sums, x.data<Float16>() + offset, x.stride(0), rows, columns);
-  }
+  ch::with_type(x.dtype(), [&](auto element) {
+    add_rows(sums, x.data<decltype(element)>() + offset, x.stride(0), rows, columns);
+  });
 }
 
 }  // namespace braise::core::cpu::HWY_NAMESPACE

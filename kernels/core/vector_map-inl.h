@@ -9,6 +9,7 @@
 
 #include <hwy/highway.h>
 
+#include <array>
 #include <cstddef>
 
 #include "kernels/core/vector_math-inl.h"
@@ -29,6 +30,17 @@ HWY_INLINE void with_type(Dtype dtype, const Work& work) {
     default:
       return work(float());
   }
+}
+
+/// Partial sums of fp32: element i goes to sum i mod 16, in order, whatever the vector's width.
+using PartialSums = std::array<float, 16>;
+
+/// Their sum, added by halves.
+HWY_INLINE float sum_by_halves(PartialSums& sums) {
+  for (std::size_t step = sums.size() / 2; step > 0; step /= 2) {
+    for (std::size_t i = 0; i < step; ++i) sums[i] += sums[i + step];
+  }
+  return sums[0];
 }
 
 /// to[i] = function(from[i]...) for i in [0, count), in fp32. `to` may be one of `from`.

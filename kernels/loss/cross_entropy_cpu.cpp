@@ -6,7 +6,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/core/vector_math-inl.h"
+#include "kernels/core/vector_map-inl.h"
 
 #include <algorithm>
 #include <array>
@@ -45,15 +45,7 @@ namespace braise::loss::cpu::HWY_NAMESPACE {
 namespace ch = core::HWY_NAMESPACE;
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// Sums run over this many lanes whatever the vector's width, so that their order is the same.
-constexpr std::size_t kLanes = 16;
-
-HWY_INLINE float across(std::array<float, kLanes>& lanes) {
-  for (std::size_t step = kLanes / 2; step > 0; step /= 2) {
-    for (std::size_t i = 0; i < step; ++i) lanes[i] += lanes[i + step];
-  }
-  return lanes[0];
-}
+constexpr std::size_t kLanes = std::tuple_size_v<ch::PartialSums>;
 
 /// `count` logits, with room for vectors behind them.
 void summarise(Partial& partial, float* logits, std::size_t count) {
@@ -66,14 +58,14 @@ void summarise(Partial& partial, float* logits, std::size_t count) {
   for (std::size_t i = 0; i < padded; i += n) maximum = hn::Max(maximum, hn::LoadU(d, logits + i));
   partial.maximum = hn::GetLane(hn::MaxOfLanes(d, maximum));
   const auto shift = hn::Set(d, partial.maximum);
-  HWY_ALIGN std::array<float, kLanes> sums{};
+  HWY_ALIGN ch::PartialSums sums{};
   for (std::size_t block = 0; block < padded; block += kLanes) {
     for (std::size_t i = 0; i < kLanes; i += n) {
       const auto e = ch::math::exp<ch::Vector>(hn::Sub(hn::LoadU(d, logits + block + i), shift));
       hn::Store(hn::Add(hn::Load(d, sums.data() + i), e), d, sums.data() + i);
     }
   }
-  partial.sum = across(sums);
+  partial.sum = ch::sum_by_halves(sums);
   std::fill(logits + count, logits + padded, 0.0f);
   sums.fill(0);
   for (std::size_t block = 0; block < padded; block += kLanes) {
@@ -81,7 +73,7 @@ void summarise(Partial& partial, float* logits, std::size_t count) {
       hn::Store(hn::Add(hn::Load(d, sums.data() + i), hn::LoadU(d, logits + block + i)), d, sums.data() + i);
     }
   }
-  partial.logit_sum = across(sums);
+  partial.logit_sum = ch::sum_by_halves(sums);
 }
 
 /// logits -> gradients, in place.
@@ -99,14 +91,8 @@ void differentiate(float* logits, std::size_t count, const RowGradient& row) {
 
 void store(const core::TensorView& dz, std::int64_t row, std::int64_t column, const float* from, std::size_t count) {
   const std::int64_t offset = row * dz.stride(0) + column;
-  switch (dz.dtype()) {
-    case core::Dtype::kFloat32:
-      return ch::convert_float(dz.data<float>() + offset, from, count);
-    case core::Dtype::kBfloat16:
-      return ch::convert_float(dz.data<core::Bfloat16>() + offset, from, count);
-    default:
-      return ch::convert_float(dz.data<core::Float16>() + offset, from, count);
-  }
+  ch::with_type(dz.dtype(),
+                [&](auto element) { ch::convert_float(dz.data<decltype(element)>() + offset, from, count); });
 }
 
 }  // namespace braise::loss::cpu::HWY_NAMESPACE

@@ -152,17 +152,19 @@ TEST_CASE("gradients are the slopes of the loss, parameter by parameter") {
     trial.settings.z_loss = 0.01f;
     trial.step();
     std::uint64_t seed = 500;
+    std::size_t told = 0;
+    // The sum of 26 fp32 losses near 4 errs by about 1e-5, which is divided by the step; and the
+    // loss is not quite what the extrapolation takes it for.
+    constexpr double kTolerance = 2e-3;
     for (const model::Parameter& parameter : trial.decoder.parameters()) {
       const std::vector<double> value = trial.get(parameter.value);
       const std::vector<double> gradient = trial.get(parameter.gradient);
       const std::vector<double> direction = random_values(parameter.spec.shape, Dtype::kFloat32, ++seed);
       double slope = 0;
-      double size = 0;
       for (std::size_t i = 0; i < value.size(); ++i) {
         slope += gradient[i] * direction[i];
-        size += std::abs(gradient[i] * direction[i]);
       }
-      // Central differences of two steps, extrapolated: the error of fp32 losses is left, over the step.
+      // Central differences of two steps, extrapolated.
       constexpr double kStep = 4e-3;
       const auto difference = [&](double step) {
         const auto moved = [&](double by) {
@@ -178,8 +180,11 @@ TEST_CASE("gradients are the slopes of the loss, parameter by parameter") {
       trial.set(parameter, value);
       trial.decoder.values_changed();
       INFO(c.model_type << " " << parameter.spec.name << " slope " << slope << " measured " << measured);
-      CHECK(std::abs(measured - slope) < 4e-3 * size / std::sqrt(static_cast<double>(value.size())) + 2e-3);
+      CHECK(std::abs(measured - slope) < kTolerance + 0.01 * std::abs(slope));
+      if (std::abs(slope) > 10 * kTolerance) ++told;
     }
+    // So that a gradient that is wrong by a tenth is seen in nearly every parameter.
+    CHECK(told > trial.decoder.parameters().size() * 3 / 4);
   }
 }
 
