@@ -10,8 +10,8 @@
 
 namespace braise::comm {
 
-/// The ranks of a job and how they exchange bytes. Every member is collective unless it says otherwise: call it on every
-/// rank, in the same order. Errors: core::Error (MPI's own errors included).
+/// The ranks of a job and how they exchange bytes. Every member is collective unless it says otherwise: call it on
+/// every rank, in the same order. Errors: core::Error (MPI's own errors included).
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -24,6 +24,9 @@ class Communicator {
   /// Every rank's bytes, by rank; lengths may differ.
   virtual std::vector<std::string> all_gather(const std::string& mine) = 0;
 
+  /// Every rank's bytes, by rank, all of one length.
+  virtual void all_gather(std::span<const std::byte> mine, std::span<std::byte> all) = 0;
+
   /// The root's bytes, on every rank.
   virtual std::string broadcast(const std::string& bytes, int root) = 0;
 
@@ -31,7 +34,8 @@ class Communicator {
   virtual std::int64_t all_max(std::int64_t value) = 0;
 
   /// Sends `send[r]` to rank r and receives into `receive[r]`. All spans are of one length, equal on every rank.
-  virtual void all_to_all(std::span<const std::byte> send, std::span<std::byte> receive, std::size_t bytes_per_rank) = 0;
+  virtual void all_to_all(std::span<const std::byte> send, std::span<std::byte> receive,
+                          std::size_t bytes_per_rank) = 0;
 };
 
 /// The single-process communicator: rank 0 of 1.

@@ -18,6 +18,15 @@ void check(int code, const char* call, core::SourceLocation where = core::Source
   throw core::Error(std::string(call) + " failed: " + std::string(text, static_cast<std::size_t>(length)), where);
 }
 
+/// MPI counts are ints.
+int count_of(std::size_t bytes, const char* operation) {
+  if (bytes > INT_MAX) {
+    throw core::Error(std::string(operation) + ": " + std::to_string(bytes) +
+                      " bytes for each rank are too many for MPI's counts");
+  }
+  return static_cast<int>(bytes);
+}
+
 // What all ranks together give in one round of an all_gather.
 constexpr std::uint64_t kRoundBytes = std::uint64_t{64} << 20;
 
@@ -71,6 +80,14 @@ class MpiCommunicator final : public Communicator {
     return result;
   }
 
+  void all_gather(std::span<const std::byte> mine, std::span<std::byte> all) override {
+    if (all.size() != mine.size() * static_cast<std::size_t>(size_)) {
+      throw core::Error("all_gather: the buffer must hold the bytes of each rank");
+    }
+    const int count = count_of(mine.size(), "all_gather");
+    check(MPI_Allgather(mine.data(), count, MPI_BYTE, all.data(), count, MPI_BYTE, comm_), "MPI_Allgather");
+  }
+
   std::string broadcast(const std::string& bytes, int root) override {
     std::uint64_t length = bytes.size();
     check(MPI_Bcast(&length, 1, MPI_UINT64_T, root, comm_), "MPI_Bcast");
@@ -94,11 +111,7 @@ class MpiCommunicator final : public Communicator {
     if (send.size() != total || receive.size() != total) {
       throw core::Error("all_to_all: the buffers must hold " + std::to_string(bytes_per_rank) + " bytes for each rank");
     }
-    if (bytes_per_rank > INT_MAX) {
-      throw core::Error("all_to_all: " + std::to_string(bytes_per_rank) +
-                        " bytes for each rank are too many for MPI's counts");
-    }
-    const auto count = static_cast<int>(bytes_per_rank);
+    const int count = count_of(bytes_per_rank, "all_to_all");
     check(MPI_Alltoall(send.data(), count, MPI_BYTE, receive.data(), count, MPI_BYTE, comm_), "MPI_Alltoall");
   }
 

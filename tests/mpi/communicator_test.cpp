@@ -2,16 +2,19 @@
 // The communicator over MPI: the ranks are this very program, started by mpirun for the hidden test case.
 #include <mpi.h>
 
+#include <array>
 #include <catch2/catch.hpp>
 
+#include "kernels/comm/all_reduce.h"
 #include "kernels/comm/communicator.h"
+#include "kernels/core/arena.h"
 #include "kernels/core/error.h"
 #include "tests/mpi/mpirun.h"
 
 namespace braise::comm {
 namespace {
 
-TEST_CASE("a rank of the communicator's test", "[.rank]") {
+TEST_CASE("a rank of the communicator's test", "[.exchange]") {
   int provided = 0;
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided);
   REQUIRE(provided == MPI_THREAD_MULTIPLE);
@@ -53,17 +56,75 @@ TEST_CASE("a rank of the communicator's test", "[.rank]") {
       CHECK(receive[static_cast<std::size_t>(2 * r + 1)] == std::byte{7});
     }
     CHECK_THROWS_AS(comm->all_to_all(send, receive, 1), core::Error);
+
+    const std::array<std::byte, 2> own = {static_cast<std::byte>(rank), std::byte{9}};
+    comm->all_gather(own, receive);
+    for (int r = 0; r < size; ++r) {
+      CHECK(receive[static_cast<std::size_t>(2 * r)] == static_cast<std::byte>(r));
+      CHECK(receive[static_cast<std::size_t>(2 * r + 1)] == std::byte{9});
+    }
+    CHECK_THROWS_AS(comm->all_gather(own, std::span(receive).first(4)), core::Error);
   }
   MPI_Finalize();
 }
 
-TEST_CASE("ranks exchange bytes over MPI") {
+/// What rank r gives of element i of tensor t.
+float given(int r, int t, std::int64_t i) {
+  return 1.0f / static_cast<float>(1 + r * 5 + t + i % 1013) * (r == 1 ? 1e5f : 1.0f);
+}
+
+TEST_CASE("a rank of the sum's test", "[.sum]") {
+  int provided = 0;
+  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided);
+  {
+    const auto comm = mpi();
+    core::MemoryLedger ledger;
+    core::Arena arena(core::kCpu, core::Space::kDevice, ledger);
+    const auto stream = core::make_stream(arena);
+    // More than a round takes, an empty tensor, one smaller than the number of ranks.
+    const std::vector<std::int64_t> sizes{(std::int64_t{5} << 20) + 17, 0, 2, 4097};
+    std::vector<core::Tensor> memory;
+    std::vector<core::TensorView> tensors;
+    for (int t = 0; t < static_cast<int>(sizes.size()); ++t) {
+      memory.push_back(arena.tensor(core::Dtype::kFloat32, core::Shape{sizes[static_cast<std::size_t>(t)]},
+                                    core::Category::kGradients, "gradient"));
+      tensors.push_back(memory.back().view);
+      for (std::int64_t i = 0; i < tensors.back().elements(); ++i) {
+        tensors.back().data<float>()[i] = given(comm->rank(), t, i);
+      }
+    }
+    all_reduce_sum(*comm, *stream, tensors);
+    std::int64_t wrong = 0;
+    for (int t = 0; t < static_cast<int>(sizes.size()); ++t) {
+      for (std::int64_t i = 0; i < tensors[static_cast<std::size_t>(t)].elements(); ++i) {
+        const auto g = [&](int r) { return given(r, t, i); };
+        const float expected = comm->size() == 4 ? (g(0) + g(1)) + (g(2) + g(3)) : (g(0) + g(1)) + g(2);
+        wrong += tensors[static_cast<std::size_t>(t)].data<float>()[i] == expected ? 0 : 1;
+      }
+    }
+    CHECK(wrong == 0);
+    CHECK(ledger.current_bytes(core::Space::kDevice, core::Category::kCommunication) == 0);
+    CHECK(ledger.peak_bytes(core::Space::kDevice, core::Category::kCommunication) <= std::int64_t{32} << 20);
+  }
+  MPI_Finalize();
+}
+
+void check_ranks(int ranks, const std::string& hidden_case) {
   const test::TemporaryFolder folder;
   const test::Finished finished = test::run_program(
-      test::mpirun_command(3, folder.path(), {std::string(BRAISE_BINARY_DIR) + "/tests/test_mpi", "[.rank]"}),
+      test::mpirun_command(ranks, folder.path(), {std::string(BRAISE_BINARY_DIR) + "/tests/test_mpi", hidden_case}),
       test::mpi_environment());
   INFO(finished.out << finished.err);
   CHECK(finished.status == 0);
+}
+
+TEST_CASE("ranks exchange bytes over MPI") {
+  check_ranks(3, "[.exchange]");
+}
+
+TEST_CASE("tensors are summed over ranks by a tree") {
+  check_ranks(3, "[.sum]");
+  check_ranks(4, "[.sum]");
 }
 
 }  // namespace

@@ -20,6 +20,9 @@ TEST_CASE("the single communicator is rank 0 of 1 and hands back what it is give
   std::array<std::byte, 2> received = {};
   comm->all_to_all(sent, received, 2);
   CHECK(received == sent);
+  received = {};
+  comm->all_gather(sent, received);
+  CHECK(received == sent);
 }
 
 TEST_CASE("the single communicator refuses what could not be right with more ranks") {
@@ -28,6 +31,7 @@ TEST_CASE("the single communicator refuses what could not be right with more ran
   std::array<std::byte, 2> bytes = {};
   CHECK_THROWS_AS(comm->all_to_all(bytes, std::span(bytes).first(1), 2), core::Error);
   CHECK_THROWS_AS(comm->all_to_all(bytes, bytes, 1), core::Error);
+  CHECK_THROWS_AS(comm->all_gather(bytes, std::span(bytes).first(1)), core::Error);
 }
 
 }  // namespace
