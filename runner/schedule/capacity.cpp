@@ -5,8 +5,12 @@
 
 namespace braise::schedule {
 
+std::uint64_t memory_of_rank(const stages::Resources& resources) {
+  return resources.host_memory_bytes + (resources.device == "cpu" ? resources.device_memory_bytes : 0);
+}
+
 std::uint64_t memory_of(const stages::Resources& resources) {
-  return static_cast<std::uint64_t>(resources.ranks()) * resources.host_memory_bytes;
+  return static_cast<std::uint64_t>(resources.ranks()) * memory_of_rank(resources);
 }
 
 std::optional<Share> Capacity::take(const stages::Resources& resources) {

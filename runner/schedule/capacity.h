@@ -33,6 +33,9 @@ class Capacity {
   launch::Machine total_, free_;
 };
 
+/// The main memory that one rank of a job needs: on a CPU that of its device too.
+std::uint64_t memory_of_rank(const stages::Resources& resources);
+
 /// The memory that all ranks of a job need together.
 std::uint64_t memory_of(const stages::Resources& resources);
 

@@ -512,9 +512,9 @@ std::vector<std::string> refusals(const plan::Plan& plan, const launch::Machine&
     const stages::Resources& resources = job.spec.resources;
     if (memory_of(resources) <= machine.memory_bytes) continue;
     reasons.push_back("job " + job.spec.job + " needs " + gibibytes(memory_of(resources)) + " of memory (" +
-                      std::to_string(resources.ranks()) + " workers x " + gibibytes(resources.host_memory_bytes) +
+                      std::to_string(resources.ranks()) + " workers x " + gibibytes(memory_of_rank(resources)) +
                       "), and this machine has " + gibibytes(machine.memory_bytes) +
-                      "; lower resources.host_memory or resources.workers_per_node");
+                      "; lower resources.host_memory, resources.device_memory or resources.workers_per_node");
   }
   return reasons;
 }

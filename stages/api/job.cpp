@@ -21,6 +21,7 @@ Resources Resources::from_json(const nlohmann::json& json) {
   resources.workers_per_node = json.at("workers_per_node");
   resources.threads = json.at("threads");
   resources.device = json.at("device");
+  resources.device_memory_bytes = json.at("device_memory");
   resources.host_memory_bytes = json.at("host_memory");
   resources.time_limit_s = json.at("time_limit");
   resources.hang_timeout_s = json.at("hang_timeout");
@@ -33,6 +34,7 @@ nlohmann::json Resources::to_json() const {
           {"workers_per_node", workers_per_node},
           {"threads", threads},
           {"device", device},
+          {"device_memory", device_memory_bytes},
           {"host_memory", host_memory_bytes},
           {"time_limit", time_limit_s},
           {"hang_timeout", hang_timeout_s},

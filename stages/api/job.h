@@ -16,6 +16,7 @@ struct Resources {
   int workers_per_node = 0;
   int threads = 0;
   std::string device;  ///< "cpu" or "cuda": never "auto" once resolved
+  std::uint64_t device_memory_bytes = 0;  ///< 0: as much as there is
   std::uint64_t host_memory_bytes = 0;
   double time_limit_s = 0;    ///< 0: none
   double hang_timeout_s = 0;  ///< 0: never

@@ -368,7 +368,7 @@ TEST_CASE("a job with more memory than the machine is refused before anything st
   REQUIRE(reasons.size() == 1);
   CHECK(reasons[0] ==
         "job big needs 2.0 GiB of memory (2 workers x 1.0 GiB), and this machine has 1.0 GiB; lower "
-        "resources.host_memory or resources.workers_per_node");
+        "resources.host_memory, resources.device_memory or resources.workers_per_node");
   const journal::RunDirectory run = trial.create();
   const journal::RunLock lock = run.lock();
   CHECK_THROWS_WITH(run_plan(plan, run, lock, trial.launcher, trial.machine, trial.options, trial.recorder, trial.stop),
