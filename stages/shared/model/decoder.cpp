@@ -103,6 +103,7 @@ struct Decoder::State {
   const Config config;
   const DecoderSettings settings;
   std::vector<Parameter> parameters;
+  std::vector<TensorView> accumulators;
 
   Value tokens;
   Value positions;
@@ -186,6 +187,7 @@ struct Decoder::State {
 
   Tensor forward_block(Saved& s, const Batch& batch, std::size_t layer) const;
   Tensor backward_block(Saved& s, Tensor dy, const Batch& batch, std::size_t layer) const;
+  void compute_losses(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& loss, bool keep);
   /// The residual stream at the end; with `keep`, what a backward pass needs stays.
   Tensor run_blocks(const Batch& batch, bool keep);
   bool recomputed(std::size_t layer) const {
@@ -285,6 +287,9 @@ void Decoder::State::make_parameters() {
     tied_head_gradient = stream.arena().tensor(Dtype::kFloat32, Shape{config.vocabulary, config.hidden},
                                                Category::kGradients, "tied head");
   }
+  if (!settings.gradients) return;
+  for (const Parameter& parameter : parameters) accumulators.push_back(parameter.gradient);
+  if (config.tied) accumulators.push_back(tied_head_gradient.view);
 }
 
 void Decoder::State::make_packs(Linear& linear, std::int64_t depth, std::int64_t columns, const std::string& owner) {
@@ -609,33 +614,42 @@ std::span<const Parameter> Decoder::parameters() const {
   return state_->parameters;
 }
 
+std::span<const TensorView> Decoder::accumulators() const {
+  return state_->accumulators;
+}
+
+void initialise(core::Stream& stream, const TensorView& value, const ParameterSpec& spec, const Config& config,
+                std::uint64_t seed) {
+  if (spec.initial == Initial::kNormal) {
+    const RandomStream random(seed, core::Purpose::kInitialisation, core::name_hash(spec.name));
+    core::fill_normal(stream, value, random, 0, 0.0f, static_cast<float>(spec.std));
+  } else {
+    const double one = 1 - config.norm_offset;
+    core::fill(stream, value, spec.initial == Initial::kOnes ? static_cast<float>(one) : 0.0f);
+  }
+}
+
 void Decoder::initialise(std::uint64_t seed) {
   for (const Parameter& parameter : state_->parameters) {
-    const ParameterSpec& spec = parameter.spec;
-    if (spec.initial == Initial::kNormal) {
-      const RandomStream random(seed, core::Purpose::kInitialisation, core::name_hash(spec.name));
-      core::fill_normal(state_->stream, parameter.value, random, 0, 0.0f, static_cast<float>(spec.std));
-    } else {
-      const double one = 1 - state_->config.norm_offset;
-      core::fill(state_->stream, parameter.value, spec.initial == Initial::kOnes ? static_cast<float>(one) : 0.0f);
-    }
+    model::initialise(state_->stream, parameter.value, parameter.spec, state_->config, seed);
   }
   values_changed();
 }
 
+const weights::TensorInfo* find_parameter(const weights::Weights& weights, const ParameterSpec& spec) {
+  if (const weights::TensorInfo* const found = weights.find(spec.name)) return found;
+  for (const std::string& prefix : {std::string("transformer."), std::string("model.")}) {
+    if (!spec.name.starts_with(prefix)) continue;
+    if (const weights::TensorInfo* const found = weights.find(spec.name.substr(prefix.size()))) return found;
+  }
+  return nullptr;
+}
+
 void Decoder::load(const weights::Weights& weights) {
-  const auto find = [&](const std::string& name) -> const weights::TensorInfo* {
-    if (const weights::TensorInfo* const found = weights.find(name)) return found;
-    for (const std::string& prefix : {std::string("transformer."), std::string("model.")}) {
-      if (!name.starts_with(prefix)) continue;
-      if (const weights::TensorInfo* const found = weights.find(name.substr(prefix.size()))) return found;
-    }
-    return nullptr;
-  };
   std::string problems;
   std::set<std::string> used;
   for (const Parameter& parameter : state_->parameters) {
-    const weights::TensorInfo* const found = find(parameter.spec.name);
+    const weights::TensorInfo* const found = find_parameter(weights, parameter.spec);
     if (found == nullptr) {
       problems += "\n  " + parameter.spec.name + " is missing";
     } else if (found->shape != parameter.spec.shape) {
@@ -654,7 +668,7 @@ void Decoder::load(const weights::Weights& weights) {
   }
   if (!problems.empty()) throw core::Error("weights that do not fit the model:" + problems);
   for (const Parameter& parameter : state_->parameters) {
-    weights.read(state_->stream, find(parameter.spec.name)->name, parameter.value);
+    weights.read(state_->stream, find_parameter(weights, parameter.spec)->name, parameter.value);
   }
   if (state_->config.tied && weights.find("lm_head.weight") != nullptr) {
     const TensorView& value = state_->tokens.value.view;
@@ -681,8 +695,7 @@ void Decoder::values_changed() {
 
 void Decoder::zero_gradients() {
   core::require(state_->settings.gradients, "zero_gradients", "the decoder has none");
-  for (const Parameter& parameter : state_->parameters) core::fill(state_->stream, parameter.gradient, 0.0f);
-  if (state_->config.tied) core::fill(state_->stream, state_->tied_head_gradient.view, 0.0f);
+  for (const TensorView& accumulator : state_->accumulators) core::fill(state_->stream, accumulator, 0.0f);
 }
 
 void Decoder::logits(const TensorView& logits, const Batch& batch) {
@@ -697,19 +710,32 @@ void Decoder::logits(const TensorView& logits, const Batch& batch) {
   linear::matmul(s.stream, logits, normed.view, s.packed_head);
 }
 
-void Decoder::forward(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings) {
-  State& s = *state_;
-  s.check(batch, true);
+void Decoder::State::compute_losses(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& loss,
+                                    bool keep) {
+  check(batch, true);
   core::require_tensor("forward", "losses", losses, Dtype::kFloat32, batch.ids.shape());
   core::require(losses.contiguous(), "forward", "losses is not contiguous");
   const std::int64_t rows = batch.ids.elements();
-  s.last = s.run_blocks(batch, s.settings.gradients);
-  s.final_normed = s.activation(s.last.view.shape(), "final norm");
-  s.norm(s.final_normed.view, s.final_statistics, s.last.view, s.final_norm, "final norm");
-  s.loss_log_sums = s.activation(Shape{rows}, Dtype::kFloat32, "loss");
-  loss::linear_cross_entropy_forward(s.stream, losses.reshaped(Shape{rows}), s.loss_log_sums.view,
-                                     s.final_normed.view.as_rows(), s.packed_head, batch.targets.reshaped(Shape{rows}),
-                                     settings);
+  last = run_blocks(batch, keep);
+  final_normed = activation(last.view.shape(), "final norm");
+  norm(final_normed.view, final_statistics, last.view, final_norm, "final norm");
+  loss_log_sums = activation(Shape{rows}, Dtype::kFloat32, "loss");
+  loss::linear_cross_entropy_forward(stream, losses.reshaped(Shape{rows}), loss_log_sums.view,
+                                     final_normed.view.as_rows(), packed_head, batch.targets.reshaped(Shape{rows}),
+                                     loss);
+  if (keep) return;
+  last = {};
+  final_statistics = {};
+  final_normed = {};
+  loss_log_sums = {};
+}
+
+void Decoder::forward(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings) {
+  state_->compute_losses(losses, batch, settings, state_->settings.gradients);
+}
+
+void Decoder::evaluate(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings) {
+  state_->compute_losses(losses, batch, settings, false);
 }
 
 void Decoder::backward(const ConstTensorView& weights, const Batch& batch, const loss::CrossEntropy& settings) {

@@ -12,23 +12,12 @@
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
 #include "kernels/loss/cross_entropy.h"
+#include "stages/shared/model/checkpointing.h"
 #include "stages/shared/model/config.h"
 #include "stages/shared/model/parameters.h"
 #include "stages/shared/weights/weights.h"
 
 namespace braise::model {
-
-/// Which activations a forward pass throws away, to compute them again for the backward pass. It changes memory and
-/// time, and not one bit of any result.
-struct Checkpointing {
-  enum class Kind : std::uint8_t {
-    kNone,
-    kAttention,   ///< the outputs of attention
-    kEveryBlock,  ///< all of every `every`-th block, but its input
-  };
-  Kind kind = Kind::kNone;
-  std::int64_t every = 1;  ///< 1: all blocks
-};
 
 struct DecoderSettings {
   core::Dtype compute = core::Dtype::kBfloat16;  ///< of parameters as computed with, and of activations
@@ -59,6 +48,15 @@ struct Parameter {
   core::TensorView gradient;  ///< fp32, contiguous; none without gradients
 };
 
+/// A parameter's tensor in a weight file: of its name, with or without the prefix "transformer." or "model."; null where
+/// there is none.
+const weights::TensorInfo* find_parameter(const weights::Weights& weights, const ParameterSpec& spec);
+
+/// Sets a parameter as its spec says: element i is drawn from (seed, its name, i), whatever the layout, in the dtype of
+/// `value`, whose shape is the spec's.
+void initialise(core::Stream& stream, const core::TensorView& value, const ParameterSpec& spec, const Config& config,
+                std::uint64_t seed);
+
 /// A decoder-only transformer: forward and backward passes over one configuration, on one stream. Sequences do not
 /// depend on each other's presence. Deterministic: equal bits for any number of threads and any checkpointing.
 /// Memory comes from the stream's arena; a second step of the same shape takes none from the system.
@@ -73,11 +71,14 @@ class Decoder {
   const Config& config() const;
   std::span<const Parameter> parameters() const;
 
-  /// Sets all values as parameter_specs says: element i of a parameter is drawn from (seed, its name, i), whatever the
-  /// layout.
+  /// What backward passes add to: the gradient of each parameter, and that of a tied head, which is kept apart until
+  /// finish_gradients. fp32, contiguous.
+  std::span<const core::TensorView> accumulators() const;
+
+  /// Sets all values, each as model::initialise does.
   void initialise(std::uint64_t seed);
 
-  /// Reads all values, by their names, with or without the prefix "transformer." or "model.". A head of its own in the
+  /// Reads all values, each as find_parameter finds it. A head of its own in the
   /// file of a tied model is ignored only if it equals the embedding.
   /// Errors: core::Error naming every parameter that is missing, has another shape, or is not the model's.
   void load(const weights::Weights& weights);
@@ -94,6 +95,9 @@ class Decoder {
   /// losses: fp32 [B, T], contiguous: the loss at each position, 0 where the target is ignored. Keeps what a backward
   /// pass needs, if the decoder has gradients.
   void forward(const core::TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings = {});
+
+  /// The losses alone: what forward gives, keeping nothing.
+  void evaluate(const core::TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings = {});
 
   /// Adds to all gradients those of sum of weights[b, t] losses[b, t], weights fp32 [B, T] contiguous, and frees what
   /// the forward pass kept. The batch and settings are those of the forward pass. The gradient that reaches a tied
