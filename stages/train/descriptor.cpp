@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "stages/api/descriptor.h"
+#include "stages/shared/model/memory.h"
+#include "stages/shared/model/recipe.h"
+#include "stages/train/parameter_rules.h"
+#include "stages/train/settings.h"
+
+namespace braise::train {
+namespace {
+
+using nlohmann::json;
+
+// Of the tokenizer `bytes` with its end of document. What a corpus that is still to be made will have is not known.
+constexpr std::int64_t kUsualVocabulary = 257;
+
+// Token batches, buffers of files, HDF5's own.
+constexpr std::uint64_t kBufferBytes = std::uint64_t{32} << 20;
+
+std::optional<model::Config> model_of(const json& config, std::vector<model::RecipeProblem>& problems) {
+  return model::from_recipe(config.at("model"), kUsualVocabulary, config.at("data").at("sequence"), problems);
+}
+
+bool is_given(const json& value) {
+  return !value.empty() && value != json("");
+}
+
+void check_length(const stages::RuleContext& context) {
+  int given = 0;
+  for (const char* const key : {"steps", "tokens", "epochs"}) given += context.config.at(key) != 0 ? 1 : 0;
+  if (given != 1) {
+    context.fault("", given == 0 ? "says not how long to train" : "says more than once how long to train",
+                  "give one of `steps`, `tokens` and `epochs`");
+  }
+  if (context.config.at("epochs") != 0 && context.config.at("data").at("cut") == "random") {
+    context.fault("/epochs", "is given, but windows drawn at random make no epochs", "give `steps` or `tokens`");
+  }
+  const json& schedule = context.config.at("schedule");
+  const std::int64_t steps = context.config.at("steps");
+  if (steps > 0 && schedule.at("warmup") > steps) {
+    context.fault("/schedule/warmup", "is " + schedule.at("warmup").dump() + " of " + std::to_string(steps) + " steps",
+                  "must be at most `steps`");
+  }
+  if (schedule.at("kind") == "wsd" && steps > 0 &&
+      schedule.at("warmup").get<std::int64_t>() + schedule.at("decay").get<std::int64_t>() > steps) {
+    context.fault("/schedule/decay", "leaves no place for the warmup in " + std::to_string(steps) + " steps",
+                  "warmup and decay together must be at most `steps`");
+  }
+}
+
+void check_data(const stages::RuleContext& context) {
+  const json& data = context.config.at("data");
+  const bool tokens = is_given(data.at("tokens"));
+  const bool examples = data.contains("examples");
+  if (tokens == examples) {
+    context.fault("/data", tokens ? "has both `tokens` and `examples`" : "has neither `tokens` nor `examples`",
+                  "give one of them");
+  }
+  if (examples && data.at("examples").at("pack") == true && data.at("document_mask") == false) {
+    context.fault("/data/examples/pack", "is true, but packed examples would see each other",
+                  "give document_mask: true, or pack: false");
+  }
+  if (data.at("cut") == "random" && data.at("document_mask") == true) {
+    context.fault("/data/document_mask", "does not go with windows drawn at random", "take cut: windows or documents");
+  }
+}
+
+void check_model(const stages::RuleContext& context) {
+  const json& described = context.config.at("model");
+  if (is_given(described.at("from"))) {
+    for (const char* const key : {"layers", "hidden", "heads", "kv_heads", "head_size", "intermediate", "vocabulary"}) {
+      if (described.at(key) != 0) {
+        context.fault("/model/" + std::string(key), "is given besides `from`", "leave it out: the model has its own");
+      }
+    }
+    return;
+  }
+  std::vector<model::RecipeProblem> problems;
+  const std::optional<model::Config> config = model_of(context.config, problems);
+  for (const model::RecipeProblem& problem : problems) {
+    context.fault(problem.key.empty() ? "/model" : "/model/" + problem.key, problem.problem, problem.remedy);
+  }
+  if (!config) return;
+  const std::int64_t sequence = context.config.at("data").at("sequence");
+  if (config->positions < sequence) {
+    context.fault("/model/positions", "is " + std::to_string(config->positions) + ", less than data.sequence",
+                  "must be at least " + std::to_string(sequence));
+  }
+  const Settings settings(context.config);
+  std::vector<std::string> unused;
+  const std::vector<model::ParameterSpec> specs = model::parameter_specs(*config);
+  parameter_rules(specs, settings.optimizer, settings.freeze, unused);
+  for (const std::string& pattern : unused) {
+    const bool frozen = std::find(settings.freeze.begin(), settings.freeze.end(), pattern) != settings.freeze.end();
+    context.fault(frozen ? "/freeze" : "/optimizer/groups", "the pattern \"" + pattern + "\" fits no parameter",
+                  "names are those of Hugging Face, as \"" + specs.front().name + "\"");
+  }
+}
+
+void check(const stages::RuleContext& context) {
+  check_length(context);
+  check_data(context);
+  check_model(context);
+  const Settings settings(context.config);
+  std::string key, problem, remedy;
+  if (!deal(settings.global, settings.micro, settings.lanes, context.resources.ranks(), key, problem, remedy)) {
+    context.fault(key, problem, remedy);
+  }
+  const OptimizerSettings& optimizer = settings.optimizer;
+  if (optimizer.nesterov && (optimizer.algorithm != Algorithm::kSgd || optimizer.momentum == 0)) {
+    context.fault("/optimizer/nesterov", "is true", "goes with `kind: sgd` and a momentum only");
+  }
+  if (settings.on_nan == OnNan::kRollback && settings.checkpoint_every == 0) {
+    context.fault("/on_nan", "is rollback, but there are no checkpoints to go back to", "give checkpoint.every");
+  }
+  if (settings.keep_best && settings.validate_every == 0) {
+    context.fault("/checkpoint/best", "is true, but nothing tells which is best", "give validation.every");
+  }
+}
+
+/// Whether the pattern names a file that another stage of the run leaves.
+bool is_of_this_run(const std::string& pattern) {
+  return pattern.starts_with("${run.") || pattern.starts_with("${stages.");
+}
+
+std::vector<stages::InputPattern> inputs(const json& config) {
+  std::vector<stages::InputPattern> patterns;
+  const auto add = [&](const std::string& pointer, const std::string& path, const std::string& suffix = "") {
+    if (!is_of_this_run(path)) patterns.push_back({pointer, path + suffix, ""});
+  };
+  const auto add_all = [&](const std::string& pointer, const json& entries) {
+    if (entries.is_string()) return add(pointer, entries);
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      const std::string here = pointer + "/" + std::to_string(i);
+      entries[i].is_object() ? add(here + "/path", entries[i].at("path")) : add(here, entries[i]);
+    }
+  };
+  add_all("/data/tokens", config.at("data").at("tokens"));
+  const json& data = config.at("data");
+  if (data.contains("examples")) add_all("/data/examples/files", data.at("examples").at("files"));
+  const std::string from = config.at("model").at("from");
+  // All files of a folder make the model.
+  if (!from.empty()) add("/model/from", from, "/*");
+  return patterns;
+}
+
+stages::Estimate estimate(const json& config, const stages::Resources& resources,
+                          const std::vector<stages::InputFile>&) {
+  stages::Estimate result;
+  const Settings settings(config);
+  result.step_unit = "step";
+  result.steps = settings.epochs > 0 ? 0 : static_cast<std::uint64_t>(settings.total_steps(0));
+  std::vector<model::RecipeProblem> problems;
+  std::string key, problem, remedy;
+  const std::optional<Lanes> lanes =
+      deal(settings.global, settings.micro, settings.lanes, resources.ranks(), key, problem, remedy);
+  const std::optional<model::Config> described = model_of(config, problems);
+  if (!lanes || !described) return result;  // a model that is taken from elsewhere is not known yet
+  const model::DecoderMemory memory = model::training_memory(*described, settings.compute, settings.checkpointing(),
+                                                             settings.micro, settings.sequence, resources.threads);
+  std::int64_t copies = 1;
+  for (std::int64_t width = 1; width < lanes->lanes_per_rank; width *= 2) ++copies;
+  const std::int64_t parameters = described->parameter_count();
+  const std::int64_t moments = settings.optimizer.state_tensors();
+  const auto bytes = [](std::int64_t value) { return static_cast<std::uint64_t>(value); };
+  result.memory_bytes_per_rank["parameters"] = bytes(memory.parameters);
+  result.memory_bytes_per_rank["gradients"] = bytes(copies * memory.gradients);
+  if (settings.compute != core::Dtype::kFloat32) result.memory_bytes_per_rank["master"] = bytes(4 * parameters);
+  if (moments > 0) result.memory_bytes_per_rank["optimizer"] = bytes(4 * moments * parameters);
+  result.memory_bytes_per_rank["activations"] = bytes(memory.activations);
+  result.memory_bytes_per_rank["workspace"] = bytes(memory.workspace) + kBufferBytes;
+  return result;
+}
+
+}  // namespace
+
+const stages::StageDescriptor& descriptor() {
+  static const stages::StageDescriptor descriptor = {
+      .kind = "train",
+      .version = 1,
+      .summary = "Trains a decoder, with checkpoints from which it goes on to the same bits.",
+      .reusable = true,
+      .devices = {"cpu"},
+      .outputs = {{"checkpoint", "artifacts/checkpoint/manifest.json",
+                   "the state after the last step; see schemas/checkpoint.schema.json"},
+                  {"best", "artifacts/best/manifest.json",
+                   "the state of the lowest validation loss, where checkpoint.best asks for it; else that after the "
+                   "last step"}},
+      .check = check,
+      .inputs = inputs,
+      .estimate = estimate,
+  };
+  return descriptor;
+}
+
+}  // namespace braise::train

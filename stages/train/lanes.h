@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/comm/communicator.h"
+#include "kernels/core/arena.h"
+#include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
+
+namespace braise::train {
+
+/// Sums the gradients of a step in the one order that does not depend on how it is spread: a lane's micro-batches in
+/// order, lanes by a pairwise tree, of which each rank holds an aligned part. The tensors that backward passes add to
+/// are used for one lane after another; sums that wait for their partner are kept aside, in at most log2(lanes of this
+/// rank) copies, counted as gradients.
+class GradientLanes {
+ public:
+  /// accumulators: fp32, contiguous; what backward passes add to. `lanes`: of this rank, a power of two. All must
+  /// outlive it.
+  GradientLanes(core::Stream& stream, std::span<const core::TensorView> accumulators, std::int64_t lanes);
+
+  /// Before the first micro-batch of a step.
+  void begin();
+
+  /// After the last micro-batch of each lane: after that of the last lane the accumulators hold this rank's sum, after
+  /// those of the others they are zero.
+  void lane_done();
+
+  /// Then, on every rank: the accumulators hold the sum over all ranks.
+  void exchange(comm::Communicator& comm);
+
+ private:
+  void zero();
+
+  core::Stream& stream_;
+  std::span<const core::TensorView> accumulators_;
+  std::int64_t lanes_;
+  std::int64_t done_ = 0;
+  std::vector<std::vector<core::Tensor>> waiting_;  ///< by level of the tree
+};
+
+}  // namespace braise::train

@@ -1,0 +1,1 @@
+target_link_libraries(test_${name} PRIVATE braise_stages_train_work braise_test_tensors)
