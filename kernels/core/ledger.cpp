@@ -16,8 +16,9 @@ std::size_t index_of(Category category) {
 }  // namespace
 
 std::string_view name(Category category) {
-  static constexpr std::array<std::string_view, kCategories> kNames{
-      "parameters", "gradients", "master", "optimizer", "activations", "kv", "communication", "workspace"};
+  static constexpr std::array<std::string_view, kCategories> kNames{"parameters",    "gradients",   "master",
+                                                                    "optimizer",     "activations", "kv",
+                                                                    "communication", "workspace",   "checkpoint"};
   return kNames[index_of(category)];
 }
 

@@ -23,8 +23,9 @@ enum class Category : std::uint8_t {
   kKv,
   kCommunication,
   kWorkspace,
+  kCheckpoint,  ///< a copy of the state while it is being written
 };
-inline constexpr int kCategories = 8;
+inline constexpr int kCategories = 9;
 
 /// "parameters", "gradients", ...: the names of metrics and of the plan.
 std::string_view name(Category category);
