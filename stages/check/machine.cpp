@@ -9,7 +9,7 @@
 #include <type_traits>
 
 #include "kernels/core/error.h"
-#include "stages/check/gemm.h"
+#include "stages/shared/machine/gemm.h"
 
 namespace braise::check {
 
@@ -33,7 +33,7 @@ nlohmann::json describe_host() {
           {"memory_bytes", static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                                static_cast<std::uint64_t>(::sysconf(_SC_PAGE_SIZE))},
           {"cpu_model", model != nullptr ? nlohmann::json(model) : nlohmann::json()},
-          {"instruction_set", instruction_set()}};
+          {"instruction_set", machine::instruction_set()}};
 }
 
 }  // namespace braise::check

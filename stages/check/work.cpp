@@ -13,12 +13,12 @@
 #include "kernels/comm/communicator.h"
 #include "kernels/core/error.h"
 #include "stages/check/exchange.h"
-#include "stages/check/gemm.h"
 #include "stages/check/machine.h"
 #include "stages/check/memory.h"
 #include "stages/shared/io/clock.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/machine/gemm.h"
 
 namespace braise::check {
 namespace {
@@ -156,13 +156,14 @@ bool Check::measure_memory() {
 
 bool Check::measure_gemm() {
   const int side = config_.at("gemm_size");
-  const auto measure_precision = [&](const char* key, Gemm::Precision precision) {
+  const auto measure_precision = [&](const char* key, machine::Gemm::Precision precision) {
     mine_[key] = nullptr;
-    const bool supported = Gemm::supports(precision);
+    const bool supported = machine::Gemm::supports(precision);
     // Hosts may differ, but a measurement is taken part in by all ranks or none: those without support sit idle.
     if (comm_.all_max(supported ? 1 : 0) == 1) {
       context_.operation(std::string("prepare ") + key);
-      const std::unique_ptr<Gemm> gemm = supported ? std::make_unique<Gemm>(side, precision) : nullptr;
+      const std::unique_ptr<machine::Gemm> gemm =
+          supported ? std::make_unique<machine::Gemm>(side, precision) : nullptr;
       const std::optional<Count> count = measure(key, false, [&] {
         if (gemm) return gemm->run();
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -174,8 +175,8 @@ bool Check::measure_gemm() {
     finish_measurement(key, mine_[key]);
     return true;
   };
-  return measure_precision("gemm_fp32_flops", Gemm::Precision::fp32) &&
-         measure_precision("gemm_bf16_flops", Gemm::Precision::bf16);
+  return measure_precision("gemm_fp32_flops", machine::Gemm::Precision::fp32) &&
+         measure_precision("gemm_bf16_flops", machine::Gemm::Precision::bf16);
 }
 
 /// Collective; rank 0 writes.

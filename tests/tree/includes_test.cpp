@@ -59,8 +59,8 @@ const std::vector<std::pair<std::string, std::vector<std::string>>> kOutside = {
     {"mpi.h", {"kernels/comm", "stages/worker", "tests"}},
     {"hdf5.h", {"stages/tokenize", "stages/shared", "stages/worker", "tests"}},
     {"H5", {"stages/tokenize", "stages/shared", "stages/worker", "tests"}},
-    {"dnnl", {"kernels", "stages/check", "stages/worker", "tests"}},
-    {"oneapi/dnnl", {"kernels", "stages/check", "stages/worker", "tests"}},
+    {"dnnl", {"kernels", "stages/shared/machine", "stages/worker", "tests"}},
+    {"oneapi/dnnl", {"kernels", "stages/shared/machine", "stages/worker", "tests"}},
     {"cuda", {"kernels"}},
     {"nccl", {"kernels/comm"}},
 };

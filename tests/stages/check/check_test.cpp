@@ -9,10 +9,10 @@
 #include "kernels/core/error.h"
 #include "schemas/schemas.h"
 #include "stages/check/exchange.h"
-#include "stages/check/gemm.h"
 #include "stages/check/memory.h"
 #include "stages/check/work.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/machine/gemm.h"
 #include "tests/stages/fake_context.h"
 #include "tests/support/support.h"
 
@@ -50,12 +50,6 @@ TEST_CASE("memory is read and copied whole") {
   CHECK(MemoryArray((1 << 20) + 77).read() <= (1 << 20) + 77);
 }
 
-TEST_CASE("a product's operations are counted") {
-  CHECK(Gemm(32, Gemm::Precision::fp32).run() == 2.0 * 32 * 32 * 32);
-  if (Gemm::supports(Gemm::Precision::bf16)) CHECK(Gemm(32, Gemm::Precision::bf16).run() == 2.0 * 32 * 32 * 32);
-  CHECK_FALSE(instruction_set().empty());
-}
-
 bool is_a_machine(const nlohmann::json& json) {
   valijson::Schema schema;
   const valijson::adapters::NlohmannJsonAdapter text(schemas::schema("machine.schema.json"));
@@ -78,7 +72,8 @@ TEST_CASE("one rank measures its machine, as the schema says") {
   CHECK_FALSE(is_a_machine(nlohmann::json::object()));
   CHECK(machine.at("ranks").size() == 1);
   CHECK(machine.at("network").at("barrier_s").is_null());
-  CHECK(machine.at("ranks").at(0).at("gemm_bf16_flops").is_null() == !Gemm::supports(Gemm::Precision::bf16));
+  CHECK(machine.at("ranks").at(0).at("gemm_bf16_flops").is_null() ==
+        !machine::Gemm::supports(machine::Gemm::Precision::bf16));
   CHECK(outputs.at("machine").files.at(0).path == "artifacts/machine.json");
   CHECK(context.metrics_.back().at("step") == context.metrics_.back().at("steps"));
 }

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "stages/check/gemm.h"
+#include "stages/shared/machine/gemm.h"
+
+#include <omp.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <dnnl.hpp>
 #include <vector>
 
 #include "kernels/core/error.h"
 
-namespace braise::check {
+namespace braise::machine {
 namespace {
 
 using dnnl::memory;
@@ -74,6 +77,25 @@ double Gemm::run() {
   return state_->flops;
 }
 
+double measure_gemm_rate(int threads, core::Dtype dtype) {
+  constexpr int kSide = 1024;  // smaller ones are slower, larger ones no faster
+  constexpr double kSeconds = 0.3;
+  using Clock = std::chrono::steady_clock;
+  const bool bf16 = dtype == core::Dtype::kBfloat16 && Gemm::supports(Gemm::Precision::bf16);
+  const int threads_before = omp_get_max_threads();
+  omp_set_num_threads(threads);
+  Gemm gemm(kSide, bf16 ? Gemm::Precision::bf16 : Gemm::Precision::fp32);
+  gemm.run();  // generates its code and warms the caches
+  double flops = 0, seconds = 0;
+  const Clock::time_point start = Clock::now();
+  do {
+    flops += gemm.run();
+    seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  } while (seconds < kSeconds);
+  omp_set_num_threads(threads_before);
+  return flops / seconds;
+}
+
 std::string instruction_set() {
   switch (dnnl::get_effective_cpu_isa()) {
     case dnnl::cpu_isa::sse41:
@@ -97,4 +119,4 @@ std::string instruction_set() {
   }
 }
 
-}  // namespace braise::check
+}  // namespace braise::machine
