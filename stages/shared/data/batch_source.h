@@ -43,7 +43,6 @@ struct SourceSummary {
   std::uint64_t tokens = 0;
   std::uint64_t sequences_per_epoch = 0;  ///< 0: drawn with replacement
   double padding = 0;                     ///< share of positions, in an epoch
-  double weight = 1;                      ///< share of sequences, all sources together 1
   std::uint64_t examples_cut = 0;         ///< too long ones; of files of examples only
   std::uint64_t examples_skipped = 0;
 };
@@ -70,17 +69,18 @@ class BatchSource {
   /// TokenFile::read).
   HostBatch fetch(std::uint64_t first_sequence, std::int64_t count) const;
 
-  /// How many sequences there are: of a validation side all, in a fixed order; training never ends (UINT64_MAX).
+  /// How many sequences there are: of a validation side all, in a fixed order; training never ends (2^62).
   std::uint64_t sequences() const;
 
   /// The number of sequences after which each source has been gone through at least `epochs` times (of one source:
   /// exactly). Errors: core::Error where a source is drawn with replacement, so has no epochs, or the side ends.
   std::uint64_t sequences_for_epochs(double epochs) const;
 
-  /// Which source sequence n is from, and how many of that source come before it.
+  /// Where sequence n is from.
   struct Origin {
-    std::size_t source = 0;
-    std::uint64_t index = 0;
+    std::size_t source = 0;   ///< as summaries() lists them
+    std::uint64_t epoch = 0;  ///< how often that source has been gone through before
+    std::uint64_t index = 0;  ///< of the sequence in that epoch
   };
   Origin origin(std::uint64_t sequence) const;
 

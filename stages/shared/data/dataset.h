@@ -76,8 +76,9 @@ class Dataset {
 
   const BatchSource& training() const { return *training_; }
 
-  /// Null where no source keeps anything for validation. The sequences of all sources, each source's evenly spread
-  /// over the whole, in the order of the files: neither weights nor seed matter. kRandom is cut as kWindows is.
+  /// Null where no source keeps anything for validation. The sequences of all sources that do, each source's evenly
+  /// spread over the whole and in a fixed order, so that the first few are a fair sample; neither weights nor (but for
+  /// which examples are kept) the seed matter. kRandom is cut as kWindows is.
   const BatchSource* validation() const { return validation_.get(); }
 
   /// The configuration for text::make_tokenizer that all sources were made with, as JSON text.

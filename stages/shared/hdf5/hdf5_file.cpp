@@ -109,6 +109,15 @@ std::string without_padding(std::string value) {
   return value;
 }
 
+/// Memory is measured by the type of one element: a file that holds several, or texts of variable length, would
+/// overflow it.
+void require_single(hid_t space, hid_t type, H5T_class_t wanted, const std::filesystem::path& path,
+                    const std::string& name) {
+  if (H5Sget_simple_extent_npoints(space) == 1 && H5Tget_class(type) == wanted && H5Tis_variable_str(type) <= 0) return;
+  throw core::Error(path.string() + ": " + name + " is not a single " +
+                    (wanted == H5T_STRING ? "text of fixed length" : "whole number"));
+}
+
 /// A contiguous range of a dataset's elements.
 void select(hid_t space, std::uint64_t begin, std::uint64_t elements, const std::filesystem::path& path) {
   const hsize_t start = begin, count = elements;
@@ -279,16 +288,26 @@ std::vector<std::uint64_t> Reader::read(const std::string& path, std::uint64_t b
 
 std::string Reader::text(const std::string& path) const {
   const Id dataset(H5Dopen2(file_, path.c_str(), H5P_DEFAULT), H5Dclose, path_, "open dataset " + path);
+  const Id space(H5Dget_space(dataset), H5Sclose, path_, "get the dataspace of " + path);
   const Id type(H5Dget_type(dataset), H5Tclose, path_, "get the type of " + path);
+  require_single(space, type, H5T_STRING, path_, path);
   std::string value(H5Tget_size(type), '\0');
   check(H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value.data()), path_, "read dataset " + path);
   return without_padding(std::move(value));
 }
 
+bool Reader::has_attribute(const std::string& path, const std::string& name) const {
+  const htri_t exists = H5Aexists_by_name(file_, path.c_str(), name.c_str(), H5P_DEFAULT);
+  check(exists, path_, "look for attribute " + name);
+  return exists > 0;
+}
+
 std::string Reader::text_attribute(const std::string& path, const std::string& name) const {
   const Id attribute(H5Aopen_by_name(file_, path.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose, path_,
                      "open attribute " + name);
+  const Id space(H5Aget_space(attribute), H5Sclose, path_, "get the dataspace of attribute " + name);
   const Id type(H5Aget_type(attribute), H5Tclose, path_, "get the type of attribute " + name);
+  require_single(space, type, H5T_STRING, path_, "attribute " + name);
   std::string value(H5Tget_size(type), '\0');
   check(H5Aread(attribute, type, value.data()), path_, "read attribute " + name);
   return without_padding(std::move(value));
@@ -297,6 +316,9 @@ std::string Reader::text_attribute(const std::string& path, const std::string& n
 std::uint64_t Reader::attribute(const std::string& path, const std::string& name) const {
   const Id attribute(H5Aopen_by_name(file_, path.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose, path_,
                      "open attribute " + name);
+  const Id space(H5Aget_space(attribute), H5Sclose, path_, "get the dataspace of attribute " + name);
+  const Id type(H5Aget_type(attribute), H5Tclose, path_, "get the type of attribute " + name);
+  require_single(space, type, H5T_INTEGER, path_, "attribute " + name);
   std::uint64_t value = 0;
   check(H5Aread(attribute, H5T_NATIVE_UINT64, &value), path_, "read attribute " + name);
   return value;

@@ -74,6 +74,7 @@ class Reader {
   /// Elements as 64 bits each, whatever they are in the file.
   std::vector<std::uint64_t> read(const std::string& path, std::uint64_t begin, std::uint64_t elements) const;
   std::string text(const std::string& path) const;
+  bool has_attribute(const std::string& path, const std::string& name) const;
   std::string text_attribute(const std::string& path, const std::string& name) const;
   std::uint64_t attribute(const std::string& path, const std::string& name) const;
 
