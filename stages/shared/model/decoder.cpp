@@ -115,6 +115,10 @@ struct Decoder::State {
   attention::RopeTable rope;
   std::int64_t rope_positions = 0;
 
+  // The cached sequences that a pass extends, if it does.
+  KvCache* cache = nullptr;
+  std::span<const Extension> extensions;
+
   // What the forward pass keeps.
   std::vector<Saved> saved;
   Tensor last;
@@ -140,6 +144,7 @@ struct Decoder::State {
 
   void check(const Batch& batch, bool targets) const;
   void need_rope(const Batch& batch);
+  void need_rope(std::int64_t most);
   attention::RopePositions rope_positions_of(const Batch& batch) const { return {batch.positions, 0}; }
 
   RandomStream random(const Batch& batch, std::int64_t sequence, std::size_t layer, Site site) const {
@@ -323,12 +328,18 @@ void Decoder::State::need_rope(const Batch& batch) {
   if (!config.rope) return;
   std::int64_t most = batch.ids.extent(1);
   if (batch.positions) {
+    most = 0;
     const std::int32_t* const values = batch.positions.data<std::int32_t>();
     for (std::int64_t i = 0; i < batch.positions.elements(); ++i) most = std::max<std::int64_t>(most, values[i] + 1);
   }
-  // Only the table of a dynamic scaling depends on its length.
-  const bool dynamic = std::holds_alternative<attention::DynamicNtkScaling>(config.rope->scaling);
-  if (dynamic ? most == rope_positions : most <= rope_positions) return;
+  need_rope(most);
+}
+
+void Decoder::State::need_rope(std::int64_t most) {
+  // Only the table of a dynamic scaling depends on its length, beyond the positions of its first training.
+  const auto* const dynamic = std::get_if<attention::DynamicNtkScaling>(&config.rope->scaling);
+  const auto own = [&](std::int64_t length) { return dynamic != nullptr && length > dynamic->original_positions; };
+  if (own(most) || own(rope_positions) ? most == rope_positions : most <= rope_positions) return;
   rope = attention::make_rope_table(stream, *config.rope, most);
   rope_positions = most;
 }
@@ -444,6 +455,11 @@ void Decoder::State::attend(Saved& s, const Batch& batch, std::size_t layer, con
   const std::int64_t sequences = batch.ids.extent(0);
   const std::int64_t length = batch.ids.extent(1);
   s.attended = activation(Shape{sequences, length, q_size()}, owner);
+  if (cache != nullptr) {
+    const Heads h = heads(s);
+    return cache->attend(stream, static_cast<std::int64_t>(layer), extensions, as_heads(s.attended.view, config.heads),
+                         h.q, h.k, h.v, static_cast<float>(config.attention_scale), mask(batch));
+  }
   s.log_sums = activation(Shape{sequences, config.heads, length}, Dtype::kFloat32, owner);
   const Heads h = heads(s);
   const std::vector<RandomStream> streams = attention_streams(batch, layer);
@@ -708,6 +724,56 @@ void Decoder::logits(const TensorView& logits, const Batch& batch) {
   Statistics statistics;
   s.norm(normed.view, statistics, x.view, s.final_norm, "final norm");
   linear::matmul(s.stream, logits, normed.view, s.packed_head);
+}
+
+void Decoder::extend(const TensorView& logits, const ConstTensorView& ids, KvCache& cache,
+                     std::span<const Extension> extensions) {
+  constexpr const char* kName = "extend";
+  State& s = *state_;
+  std::vector<std::int32_t> positions = cache.positions_of(extensions);
+  const auto rows = std::ssize(positions);
+  const auto ends = std::ssize(extensions);
+  core::require(cache.fits(s.config, s.settings.compute), kName, "the cache is not of this model and dtype");
+  core::require_tensor(kName, "ids", ids, Dtype::kInt32, Shape{rows});
+  core::require(ids.contiguous(), kName, "ids is not contiguous");
+  core::require_tensor(kName, "logits", logits, Dtype::kFloat32, Shape{ends, s.config.vocabulary});
+  core::require(logits.contiguous(), kName, "logits is not contiguous");
+  if (ends == 0) return;
+  if (s.config.rope) {
+    const auto* const dynamic = std::get_if<attention::DynamicNtkScaling>(&s.config.rope->scaling);
+    if (dynamic != nullptr && cache.positions() > dynamic->original_positions) {
+      throw core::Error("dynamic rotary scaling turns all keys anew as a sequence grows beyond " +
+                        std::to_string(dynamic->original_positions) +
+                        " positions, which a cache cannot; it has room for " + std::to_string(cache.positions()));
+    }
+    s.need_rope(cache.positions());  // once, not as the sequences grow
+  }
+
+  Batch batch;
+  batch.ids = ids.reshaped(Shape{1, rows});
+  batch.positions = ConstTensorView(positions.data(), Dtype::kInt32, Shape{1, rows});
+  struct Extending {
+    State& state;
+    ~Extending() {
+      state.cache = nullptr;
+      state.extensions = {};
+    }
+  };
+  s.cache = &cache;
+  s.extensions = extensions;
+  const Extending until_the_end{s};
+  const Tensor x = s.run_blocks(batch, false);
+  const Tensor last = s.activation(Shape{1, ends, s.config.hidden}, "final norm");
+  std::int64_t row = 0;
+  for (std::int64_t i = 0; i < ends; ++i) {
+    row += extensions[static_cast<std::size_t>(i)].tokens;
+    core::copy(s.stream, last.view.slice(1, i, i + 1), x.view.slice(1, row - 1, row));
+  }
+  const Tensor normed = s.activation(last.view.shape(), "final norm");
+  Statistics statistics;
+  s.norm(normed.view, statistics, last.view, s.final_norm, "final norm");
+  linear::matmul(s.stream, logits.reshaped(Shape{1, ends, s.config.vocabulary}), normed.view, s.packed_head);
+  cache.advance(extensions);
 }
 
 void Decoder::State::compute_losses(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& loss,

@@ -14,6 +14,7 @@
 #include "kernels/loss/cross_entropy.h"
 #include "stages/shared/model/checkpointing.h"
 #include "stages/shared/model/config.h"
+#include "stages/shared/model/kv_cache.h"
 #include "stages/shared/model/parameters.h"
 #include "stages/shared/weights/weights.h"
 
@@ -91,6 +92,14 @@ class Decoder {
 
   /// logits[b, t, :], fp32 [B, T, V] contiguous: what the model thinks of the token after t. Keeps nothing.
   void logits(const core::TensorView& logits, const Batch& batch);
+
+  /// Adds tokens to cached sequences: any number to each, so a prompt, or the one token after it. ids: int32 [N],
+  /// contiguous, the tokens of one extension after another. logits: fp32 [extensions, V], contiguous: of what follows
+  /// the last token of each. Their bits are those of logits() on the whole sequence, whatever is extended beside it and
+  /// in however many passes. The cache is of this model and its dtype. Where this throws, no sequence has grown.
+  /// Errors: also for positions that the model lacks, or that would turn keys in the cache (dynamic rotary scaling).
+  void extend(const core::TensorView& logits, const core::ConstTensorView& ids, KvCache& cache,
+              std::span<const Extension> extensions);
 
   /// losses: fp32 [B, T], contiguous: the loss at each position, 0 where the target is ignored. Keeps what a backward
   /// pass needs, if the decoder has gradients.

@@ -12,6 +12,7 @@ class ByteTokenizer final : public Tokenizer {
 
   std::string_view kind() const override { return "bytes"; }
   void encode(std::string_view document, std::vector<std::uint32_t>& tokens) const override;
+  void decode(std::span<const std::uint32_t> tokens, std::string& text) const override;
   std::uint32_t vocabulary_size() const override { return with_end_of_document_ ? 257 : 256; }
   std::optional<std::uint32_t> end_of_document() const override;
 

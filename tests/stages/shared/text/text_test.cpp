@@ -268,5 +268,22 @@ TEST_CASE("the byte tokenizer gives every byte, and 256 to end documents") {
   CHECK_THROWS_WITH(make_tokenizer({{"kind", "bpe"}}), Contains("'bpe'"));
 }
 
+TEST_CASE("the byte tokenizer gives back every text, and nothing for the end of a document") {
+  const auto with_end = make_tokenizer({{"kind", "bytes"}, {"end_of_document", true}});
+  const auto without_end = make_tokenizer({{"kind", "bytes"}, {"end_of_document", false}});
+  std::string every;
+  for (int byte = 0; byte < 256; ++byte) every += static_cast<char>(byte);
+  std::vector<std::uint32_t> tokens;
+  with_end->encode(every, tokens);
+  std::string text = "before";
+  with_end->decode(tokens, text);
+  CHECK(text == "before" + every);
+  text.clear();
+  with_end->decode(std::vector<std::uint32_t>{72, 256, 105, 256}, text);
+  CHECK(text == "Hi");
+  CHECK_THROWS_WITH(with_end->decode(std::vector<std::uint32_t>{257}, text), Contains("no token 257"));
+  CHECK_THROWS_WITH(without_end->decode(std::vector<std::uint32_t>{256}, text), Contains("no token 256"));
+}
+
 }  // namespace
 }  // namespace braise::text
