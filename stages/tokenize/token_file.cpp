@@ -105,14 +105,15 @@ void write_master_file(const std::filesystem::path& path, const text::Tokenizer&
   hdf5::Writer file(path);
   write_header(file, tokenizer);
   const auto write_side = [&](const std::string& group, SideCounts TokenCounts::*side) {
-    std::uint64_t documents = 0;
+    std::uint64_t tokens = 0, documents = 0;
     std::vector<hdf5::VirtualPart> parts;
     for (const ShardPart& shard : shards) {
       parts.push_back({shard.file, group + "/tokens", (shard.counts.*side).tokens});
+      tokens += (shard.counts.*side).tokens;
       documents += (shard.counts.*side).documents;
     }
     file.group(group);
-    file.virtual_dataset(group + "/tokens", token_type(tokenizer), parts);
+    file.virtual_dataset(group + "/tokens", token_type(tokenizer), {tokens}, parts);
 
     // The offsets are real data here, so that a reader can plan before it maps a shard.
     const std::string name = group + "/document_offsets";

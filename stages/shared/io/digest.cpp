@@ -59,6 +59,36 @@ std::string sha256(std::string_view text) {
   return digest.finish();
 }
 
+Sha256Bytes sha256_bytes(std::span<const std::byte> data) {
+  // Looking the algorithm up takes about as long as hashing a KiB.
+  static const std::unique_ptr<EVP_MD, decltype(&EVP_MD_free)> algorithm(EVP_MD_fetch(nullptr, "SHA256", nullptr),
+                                                                         EVP_MD_free);
+  thread_local const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  Sha256Bytes digest;
+  if (algorithm == nullptr || context == nullptr || EVP_DigestInit_ex(context.get(), algorithm.get(), nullptr) != 1 ||
+      EVP_DigestUpdate(context.get(), data.data(), data.size()) != 1 ||
+      EVP_DigestFinal_ex(context.get(), reinterpret_cast<unsigned char*>(digest.data()), nullptr) != 1) {
+    throw core::Error("SHA-256 failed");
+  }
+  return digest;
+}
+
+std::string to_hex(const Sha256Bytes& digest) {
+  return to_hex(reinterpret_cast<const unsigned char*>(digest.data()), digest.size());
+}
+
+std::optional<Sha256Bytes> sha256_from_hex(std::string_view hex) {
+  Sha256Bytes digest;
+  if (hex.size() != 2 * digest.size()) return std::nullopt;
+  for (std::size_t i = 0; i < hex.size(); ++i) {
+    const char c = hex[i];
+    if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'f')) return std::nullopt;
+    const auto value = static_cast<std::byte>(c <= '9' ? c - '0' : c - 'a' + 10);
+    digest[i / 2] = i % 2 == 0 ? value << 4 : digest[i / 2] | value;
+  }
+  return digest;
+}
+
 FileDigest digest_file(const std::filesystem::path& path) {
   const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) core::fail_errno("cannot open " + path.string());

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -30,6 +34,14 @@ class Sha256 {
 
 /// SHA-256 of a text, as 64 lower-case hexadecimal digits.
 std::string sha256(std::string_view text);
+
+/// A SHA-256 as it is, for digests of digests.
+using Sha256Bytes = std::array<std::byte, 32>;
+Sha256Bytes sha256_bytes(std::span<const std::byte> data);
+
+/// 64 lower-case hexadecimal digits, and back: nothing where `hex` is anything else.
+std::string to_hex(const Sha256Bytes& digest);
+std::optional<Sha256Bytes> sha256_from_hex(std::string_view hex);
 
 /// A file's length and content digest, as sha256sum prints it.
 struct FileDigest {

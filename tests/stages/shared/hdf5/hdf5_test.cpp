@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -81,15 +82,84 @@ TEST_CASE("a virtual dataset shows its parts, wherever the reader stands") {
   write_part(folder.path() / "part2.h5", {4});
   {
     Writer file(folder.path() / "all.h5");
-    file.virtual_dataset("/d", Element::uint16,
+    file.virtual_dataset("/d", Element::uint16, {4},
                          {{"part0.h5", "/g/d", 3}, {"part1.h5", "/g/d", 0}, {"part2.h5", "/g/d", 1}});
-    file.virtual_dataset("/none", Element::uint16, {{"part1.h5", "/g/d", 0}});
+    file.virtual_dataset("/none", Element::uint16, {0}, {{"part1.h5", "/g/d", 0}});
     file.close();
   }
   const Reader file(folder.path() / "all.h5");
   CHECK(file.read("/d", 0, 4) == std::vector<std::uint64_t>{1, 2, 3, 4});
   CHECK_FALSE(file.info("/d").contiguous);
   CHECK(file.info("/none").elements == 0);
+}
+
+TEST_CASE("a virtual dataset of several dimensions shows parts that are cut anywhere") {
+  const test::TemporaryFolder folder;
+  for (const Extents& extents :
+       {Extents{60}, Extents{60, 1}, Extents{1, 60}, Extents{6, 10}, Extents{3, 4, 5}, Extents{2, 1, 3, 10}}) {
+    for (const std::vector<std::size_t>& lengths : std::vector<std::vector<std::size_t>>{
+             {60}, {0, 60}, {1, 59}, {23, 37}, {5, 15, 40}, {1, 1, 1, 0, 56, 1}, {19, 22, 19}}) {
+      const test::TemporaryFolder files;
+      std::vector<VirtualPart> parts;
+      std::uint16_t next = 0;
+      for (const std::size_t length : lengths) {
+        std::vector<std::uint16_t> values(length);
+        for (std::uint16_t& value : values) value = next++;
+        const std::string name = "part" + std::to_string(parts.size()) + ".h5";
+        write_part(files.path() / name, values);
+        parts.push_back({name, "/g/d", length});
+      }
+      const auto path = files.path() / "all.h5";
+      {
+        Writer file(path);
+        file.virtual_dataset("/d", Element::uint16, extents, parts);
+        file.close();
+      }
+      CHECK(Reader(path).info("/d").extents == extents);
+      const auto dump = files.path() / "dump";
+      const test::Finished h5dump =
+          test::run_program({"h5dump", "-d", "/d", "-b", "LE", "-o", dump.string(), path.string()});
+      INFO(h5dump.err);
+      REQUIRE(h5dump.status == 0);
+      std::string expected;
+      for (std::uint16_t i = 0; i < 60; ++i) {
+        expected += static_cast<char>(i);
+        expected += '\0';
+      }
+      CHECK(io::read_file(dump) == expected);
+    }
+  }
+}
+
+TEST_CASE("a dataset has its place before it is written, and takes bytes there") {
+  const test::TemporaryFolder folder;
+  const auto path = folder.path() / "a.h5";
+  {
+    Writer file(path);
+    file.dataset("/first", Element::bfloat16, 1000);
+    file.dataset("/second", Element::uint16, 3);
+    const double pi = 3.141592653589793;
+    file.whole_dataset("/pi", Element::float64, {}, &pi);
+    file.attribute("/", "half", 0.5);
+    file.close();
+  }
+  const std::uint64_t size = std::filesystem::file_size(path);
+  std::uint64_t offset = 0;
+  {
+    const Reader file(path);
+    offset = file.info("/second").file_offset;
+    CHECK(offset % 64 == 0);
+    CHECK(offset + 6 <= size);
+    CHECK(file.info("/first").file_offset + 2000 <= size);
+    CHECK(file.info("/first").element == Element::bfloat16);
+    CHECK(file.info("/pi").extents.empty());
+    CHECK(file.info("/pi").elements == 1);
+    CHECK_THROWS_WITH(file.read("/pi", 0, 1), Contains("not a list"));
+  }
+  const io::FileDescriptor file(::open(path.c_str(), O_WRONLY));
+  const std::uint16_t values[] = {5, 6, 7};
+  REQUIRE(::pwrite(file.get(), values, sizeof values, static_cast<off_t>(offset)) == sizeof values);
+  CHECK(Reader(path).read("/second", 0, 3) == std::vector<std::uint64_t>{5, 6, 7});
 }
 
 TEST_CASE("errors tell the file and HDF5's reason") {
