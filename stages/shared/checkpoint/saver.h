@@ -74,7 +74,7 @@ class Saver {
   /// core::Category::kCheckpoint. All must outlive it. Not collective.
   Saver(comm::Communicator& comm, core::Stream& stream, core::Arena& host, SaverSettings settings);
 
-  /// Ends the work in the background, waiting for what is being written.
+  /// Gives up a checkpoint that is still being written: call wait() first to have it.
   ~Saver();
 
   /// Begins the checkpoint of `step`. The pieces of all ranks together make every tensor once and whole. Their memory
