@@ -318,9 +318,10 @@ std::string weights_digest(std::span<const TensorRecord> tensors) {
 std::vector<Range> frame_of(const Manifest& manifest, std::size_t file) {
   std::vector<Range> frame;
   std::int64_t next = 0;
-  for (const Range& taken : taken_bytes(manifest)[file]) {
-    if (taken.begin > next) frame.push_back({next, taken.begin});
-    next = taken.end;
+  const std::vector<std::vector<Range>> taken = taken_bytes(manifest);
+  for (const Range& range : taken[file]) {
+    if (range.begin > next) frame.push_back({next, range.begin});
+    next = range.end;
   }
   const auto bytes = static_cast<std::int64_t>(manifest.files[file].info.bytes);
   if (bytes > next) frame.push_back({next, bytes});

@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <future>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -85,60 +87,81 @@ class Groups {
   std::set<std::string> made_;
 };
 
+/// An HDF5 file that is made in memory, sparse: HDF5 copes badly with a full disk.
+class MemoryFile {
+ public:
+  MemoryFile() : file_(::mkostemp(path_, O_CLOEXEC)) {
+    if (!file_) core::fail_errno(std::string("cannot create ") + path_);
+    try {
+      writer_.emplace(path_, hdf5::Existing::kReplace);
+    } catch (const core::Error&) {
+      ::unlink(path_);
+      throw;
+    }
+    // HDF5 wants a name, but only to begin with.
+    ::unlink(path_);
+  }
+
+  hdf5::Writer& writer() { return *writer_; }
+
+  /// Ends the writing, and gives the length.
+  std::uint64_t close() {
+    writer_->close();
+    struct stat status {};
+    if (::fstat(file_.get(), &status) != 0) core::fail_errno(std::string("cannot look at ") + path_);
+    return static_cast<std::uint64_t>(status.st_size);
+  }
+
+  void read(std::span<std::byte> to, std::uint64_t offset) const { io::read_at(file_.get(), to, offset, path_); }
+
+ private:
+  char path_[32] = "/dev/shm/braise-XXXXXX";
+  io::FileDescriptor file_;
+  std::optional<hdf5::Writer> writer_;
+};
+
 /// Bytes of a file that lie in memory, and where they belong.
 struct Segment {
   std::uint64_t offset = 0;
   std::span<const std::byte> bytes;
-  bool written = false;  // by HDF5
 };
 
 std::span<const std::byte> bytes_of(const core::ConstTensorView& data) {
   return {static_cast<const std::byte*>(data.raw()), static_cast<std::size_t>(data.bytes())};
 }
 
-/// Creates the file with all its datasets but their content, and tells where that belongs.
-std::vector<std::uint64_t> create_frame(const fs::path& path, std::int64_t rank, std::span<const Piece> pieces) {
-  {
-    hdf5::Writer file(path);
-    file.attribute("/", "format", std::string("braise checkpoint part"));
-    file.attribute("/", "version", std::uint64_t{kFormatVersion});
-    file.attribute("/", "rank", static_cast<std::uint64_t>(rank));
-    Groups groups(file);
-    for (const Piece& piece : pieces) {
-      groups.make_for(piece.path);
-      file.dataset(dataset_name(piece.path, piece.begin), element_of(piece.data.dtype()),
-                   static_cast<std::uint64_t>(piece.data.elements()));
-    }
-    file.close();
-  }
-  const hdf5::Reader file(path);
+/// Makes a part with all its datasets but their content, and tells where that belongs.
+std::vector<std::uint64_t> make_frame(hdf5::Writer& file, std::int64_t rank, std::span<const Piece> pieces) {
+  file.attribute("/", "format", std::string("braise checkpoint part"));
+  file.attribute("/", "version", std::uint64_t{kFormatVersion});
+  file.attribute("/", "rank", static_cast<std::uint64_t>(rank));
+  Groups groups(file);
   std::vector<std::uint64_t> offsets;
-  for (const Piece& piece : pieces) offsets.push_back(file.info(dataset_name(piece.path, piece.begin)).file_offset);
+  for (const Piece& piece : pieces) {
+    groups.make_for(piece.path);
+    offsets.push_back(file.dataset(dataset_name(piece.path, piece.begin), element_of(piece.data.dtype()),
+                                   static_cast<std::uint64_t>(piece.data.elements())));
+  }
   return offsets;
 }
 
-/// Takes the disk space of the whole file, so that a full disk is met before any work, where the file system can.
-std::uint64_t take_space(int fd, std::span<const Piece> pieces, std::span<const std::uint64_t> offsets,
-                         const fs::path& name) {
-  struct stat status {};
-  if (::fstat(fd, &status) != 0) core::fail_errno("cannot look at " + name.string());
-  auto bytes = static_cast<std::uint64_t>(status.st_size);
-  for (std::size_t i = 0; i < pieces.size(); ++i)
-    bytes = std::max(bytes, offsets[i] + static_cast<std::uint64_t>(pieces[i].data.bytes()));
-  if (::ftruncate(fd, static_cast<off_t>(bytes)) != 0) core::fail_errno("cannot write " + name.string());
+/// Creates a file and takes the disk space of all of it, so that a full disk is met before any work, where the file
+/// system can.
+io::FileDescriptor create_file(const fs::path& path, std::uint64_t bytes) {
+  io::FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  if (!file) core::fail_errno("cannot create " + path.string());
   int result = 0;
   do {
-    result = ::fallocate(fd, 0, 0, static_cast<off_t>(bytes));
+    result = ::fallocate(file.get(), 0, 0, static_cast<off_t>(bytes));
   } while (result != 0 && errno == EINTR);
   if (result != 0 && errno != EOPNOTSUPP)
-    core::fail_errno("cannot take " + std::to_string(bytes) + " bytes for " + name.string());
-  return bytes;
+    core::fail_errno("cannot take " + std::to_string(bytes) + " bytes for " + path.string());
+  return file;
 }
 
 void write_segments(int fd, std::span<const Segment> segments, const std::atomic<bool>& give_up, const fs::path& name) {
   std::uint64_t begun = 0;  // bytes up to here the disk is at work on
   for (const Segment& segment : segments) {
-    if (segment.written) continue;
     for (std::size_t begin = 0; begin < segment.bytes.size(); begin += kSliceBytes) {
       if (give_up) throw core::Error("writing " + name.string() + " was given up");
       const auto slice = segment.bytes.subspan(begin, std::min(kSliceBytes, segment.bytes.size() - begin));
@@ -159,34 +182,38 @@ PartRecord write_part(const fs::path& folder, std::int64_t rank, std::span<const
                       const std::atomic<bool>& give_up) {
   const fs::path path = folder / part_name(rank);
   Unpublished file(path);
-  const std::vector<std::uint64_t> offsets = create_frame(file.temporary(), rank, pieces);
-  const io::FileDescriptor fd(::open(file.temporary().c_str(), O_RDWR | O_CLOEXEC));
-  if (!fd) core::fail_errno("cannot open " + file.temporary().string());
-  const std::uint64_t bytes = take_space(fd.get(), pieces, offsets, path);
+  MemoryFile frame;
+  const std::vector<std::uint64_t> offsets = make_frame(frame.writer(), rank, pieces);
+  const std::uint64_t frame_end = frame.close();
 
+  std::uint64_t bytes = frame_end;
   std::vector<Segment> segments;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
-    if (pieces[i].data.elements() > 0) segments.push_back({offsets[i], bytes_of(pieces[i].data), false});
+    if (pieces[i].data.elements() == 0) continue;
+    segments.push_back({offsets[i], bytes_of(pieces[i].data)});
+    bytes = std::max(bytes, offsets[i] + segments.back().bytes.size());
   }
   std::ranges::sort(segments, {}, &Segment::offset);
-  std::vector<Range> gaps;
-  std::int64_t next = 0;
-  for (const Segment& segment : segments) {
-    const auto begin = static_cast<std::int64_t>(segment.offset);
-    if (begin > next) gaps.push_back({next, begin});
-    next = begin + static_cast<std::int64_t>(segment.bytes.size());
-  }
-  if (static_cast<std::int64_t>(bytes) > next) gaps.push_back({next, static_cast<std::int64_t>(bytes)});
-  std::vector<std::vector<std::byte>> frame;
+  std::vector<Segment> gaps;
+  std::vector<std::vector<std::byte>> gap_bytes;
   io::Sha256 frame_digest;
-  for (const Range& gap : gaps) {
-    std::vector<std::byte>& part = frame.emplace_back(static_cast<std::size_t>(gap.elements()));
-    io::read_at(fd.get(), part, static_cast<std::uint64_t>(gap.begin), path);
+  std::uint64_t next = 0;
+  const auto gap_until = [&](std::uint64_t end) {
+    if (end <= next) return;
+    std::vector<std::byte>& part = gap_bytes.emplace_back(end - next);
+    if (next < frame_end) frame.read(std::span(part).first(std::min(end, frame_end) - next), next);
     frame_digest.update(part.data(), part.size());
-    segments.push_back({static_cast<std::uint64_t>(gap.begin), part, true});
+    gaps.push_back({next, part});
+  };
+  for (const Segment& segment : segments) {
+    gap_until(segment.offset);
+    next = segment.offset + segment.bytes.size();
   }
+  gap_until(bytes);
+  segments.insert(segments.end(), gaps.begin(), gaps.end());
   std::ranges::sort(segments, {}, &Segment::offset);
 
+  const io::FileDescriptor fd = create_file(file.temporary(), bytes);
   // Hashing takes about as long as the disk does, so it is done meanwhile: the file's digest in one thread, those of
   // the tensors in another.
   auto file_digest = std::async(std::launch::async, [&] {
@@ -219,8 +246,8 @@ PartRecord write_part(const fs::path& folder, std::int64_t rank, std::span<const
 
 FileRecord write_master(const fs::path& folder, const Manifest& manifest, const nlohmann::json& metadata) {
   const fs::path path = folder / kMasterName;
-  Unpublished temporary(path);
-  hdf5::Writer file(temporary.temporary());
+  MemoryFile memory;
+  hdf5::Writer& file = memory.writer();
   file.attribute("/", "format", std::string("braise checkpoint"));
   file.attribute("/", "version", std::uint64_t{kFormatVersion});
   file.attribute("/", "step", static_cast<std::uint64_t>(manifest.step));
@@ -270,10 +297,15 @@ FileRecord write_master(const fs::path& folder, const Manifest& manifest, const 
     }
     file.attribute(name, "digest", info.digest);
   }
-  file.close();
+  std::vector<std::byte> bytes(memory.close());
+  memory.read(bytes, 0);
+  Unpublished temporary(path);
+  {
+    const io::FileDescriptor fd = create_file(temporary.temporary(), bytes.size());
+    io::write_at(fd.get(), bytes, 0, path);
+  }
   temporary.publish();
-  const io::FileDigest digest = io::digest_file(path);
-  return {{kMasterName, digest.bytes, digest.sha256}, ""};
+  return {{kMasterName, bytes.size(), io::to_hex(io::sha256_bytes(bytes))}, ""};
 }
 
 std::uint64_t part_bytes(std::span<const Piece> pieces) {
