@@ -379,11 +379,11 @@ TEST_CASE("a disk that fills up while a checkpoint is being written") {
   Saver saver(*comm, *host.stream, host.arena, {.attempt_dir = attempt, .retention = {.last = 1}, .log = {}});
   saver.save(1, pieces_of(state, 0, 1), sample_metadata(1));
   saver.wait();
-  for (std::int64_t step = 2; step < 30; ++step) {
+  for (std::int64_t step = 2; step < 20; ++step) {
     try {
       saver.save(step, pieces_of(state, 0, 1), sample_metadata(step));
       // The disk's room goes at once, or a little later.
-      ::usleep(static_cast<unsigned>(step % 8) * 4000);
+      ::usleep(static_cast<unsigned>(step % 8) * 25'000);
       std::string junk(1 << 20, 'x');
       const io::FileDescriptor file(::open(hog.c_str(), O_WRONLY | O_CREAT, 0666));
       while (::write(file.get(), junk.data(), junk.size()) > 0) {
