@@ -176,6 +176,71 @@ void write_segments(int fd, std::span<const Segment> segments, const std::atomic
   }
 }
 
+/// The file that shows whole tensors; the parts must lie beside it. No file is left of one that fails.
+FileRecord write_master(const fs::path& folder, const Manifest& manifest, const nlohmann::json& metadata) {
+  const fs::path path = folder / kMasterName;
+  MemoryFile memory;
+  hdf5::Writer& file = memory.writer();
+  file.attribute("/", "format", std::string("braise checkpoint"));
+  file.attribute("/", "version", std::uint64_t{kFormatVersion});
+  file.attribute("/", "step", static_cast<std::uint64_t>(manifest.step));
+  file.attribute("/", "attempt", manifest.attempt);
+  file.attribute("/", "weights_digest", manifest.weights_digest);
+  if (manifest.metric) file.attribute("/", "metric", *manifest.metric);
+
+  file.group("/metadata");
+  for (const auto& [key, value] : metadata.items()) {
+    const std::string name = "/metadata/" + key;
+    if (value.is_number_unsigned()) {
+      const auto number = value.get<std::uint64_t>();
+      file.whole_dataset(name, hdf5::Element::uint64, {}, &number);
+    } else if (value.is_number_integer()) {
+      const auto number = value.get<std::int64_t>();
+      file.whole_dataset(name, hdf5::Element::int64, {}, &number);
+    } else if (value.is_number_float()) {
+      const auto number = value.get<double>();
+      file.whole_dataset(name, hdf5::Element::float64, {}, &number);
+    } else {
+      file.text(name, value.is_string() ? value.get<std::string>() : value.dump(2));
+    }
+  }
+
+  Groups groups(file);
+  for (const TensorRecord& tensor : manifest.tensors) {
+    const TensorInfo& info = tensor.info;
+    groups.make_for(info.path);
+    const std::string name = "/" + info.path;
+    const hdf5::Extents extents(info.shape.extents().begin(), info.shape.extents().end());
+    if (extents.empty()) {
+      // HDF5 has no virtual scalar: this one is a copy.
+      const PieceRecord& piece = tensor.pieces.front();
+      const fs::path part = folder / manifest.files[piece.file].info.name;
+      const io::FileDescriptor fd(::open(part.c_str(), O_RDONLY | O_CLOEXEC));
+      if (!fd) core::fail_errno("cannot open " + part.string());
+      std::vector<std::byte> value(static_cast<std::size_t>(core::bits(info.dtype) / 8));
+      io::read_at(fd.get(), value, piece.offset, part);
+      file.whole_dataset(name, element_of(info.dtype), extents, value.data());
+    } else {
+      std::vector<hdf5::VirtualPart> parts;
+      for (const PieceRecord& piece : tensor.pieces) {
+        parts.push_back({manifest.files[piece.file].info.name, dataset_name(info.path, piece.range.begin),
+                         static_cast<std::uint64_t>(piece.range.elements())});
+      }
+      file.virtual_dataset(name, element_of(info.dtype), extents, parts);
+    }
+    file.attribute(name, "digest", info.digest);
+  }
+  std::vector<std::byte> bytes(memory.close());
+  memory.read(bytes, 0);
+  Unpublished temporary(path);
+  {
+    const io::FileDescriptor fd = create_file(temporary.temporary(), bytes.size());
+    io::write_at(fd.get(), bytes, 0, path);
+  }
+  temporary.publish();
+  return {{kMasterName, bytes.size(), io::to_hex(io::sha256_bytes(bytes))}, ""};
+}
+
 }  // namespace
 
 PartRecord write_part(const fs::path& folder, std::int64_t rank, std::span<const Piece> pieces,
@@ -244,68 +309,19 @@ PartRecord write_part(const fs::path& folder, std::int64_t rank, std::span<const
   return record;
 }
 
-FileRecord write_master(const fs::path& folder, const Manifest& manifest, const nlohmann::json& metadata) {
-  const fs::path path = folder / kMasterName;
-  MemoryFile memory;
-  hdf5::Writer& file = memory.writer();
-  file.attribute("/", "format", std::string("braise checkpoint"));
-  file.attribute("/", "version", std::uint64_t{kFormatVersion});
-  file.attribute("/", "step", static_cast<std::uint64_t>(manifest.step));
-  file.attribute("/", "attempt", manifest.attempt);
-  file.attribute("/", "weights_digest", manifest.weights_digest);
-  if (manifest.metric) file.attribute("/", "metric", *manifest.metric);
-
-  file.group("/metadata");
-  for (const auto& [key, value] : metadata.items()) {
-    const std::string name = "/metadata/" + key;
-    if (value.is_number_unsigned()) {
-      const auto number = value.get<std::uint64_t>();
-      file.whole_dataset(name, hdf5::Element::uint64, {}, &number);
-    } else if (value.is_number_integer()) {
-      const auto number = value.get<std::int64_t>();
-      file.whole_dataset(name, hdf5::Element::int64, {}, &number);
-    } else if (value.is_number_float()) {
-      const auto number = value.get<double>();
-      file.whole_dataset(name, hdf5::Element::float64, {}, &number);
-    } else {
-      file.text(name, value.is_string() ? value.get<std::string>() : value.dump(2));
-    }
-  }
-
-  Groups groups(file);
-  for (const TensorRecord& tensor : manifest.tensors) {
-    const TensorInfo& info = tensor.info;
-    groups.make_for(info.path);
-    const std::string name = "/" + info.path;
-    const hdf5::Extents extents(info.shape.extents().begin(), info.shape.extents().end());
-    if (extents.empty()) {
-      // HDF5 has no virtual scalar: this one is a copy.
-      const PieceRecord& piece = tensor.pieces.front();
-      const fs::path part = folder / manifest.files[piece.file].info.name;
-      const io::FileDescriptor fd(::open(part.c_str(), O_RDONLY | O_CLOEXEC));
-      if (!fd) core::fail_errno("cannot open " + part.string());
-      std::vector<std::byte> value(static_cast<std::size_t>(core::bits(info.dtype) / 8));
-      io::read_at(fd.get(), value, piece.offset, part);
-      file.whole_dataset(name, element_of(info.dtype), extents, value.data());
-    } else {
-      std::vector<hdf5::VirtualPart> parts;
-      for (const PieceRecord& piece : tensor.pieces) {
-        parts.push_back({manifest.files[piece.file].info.name, dataset_name(info.path, piece.range.begin),
-                         static_cast<std::uint64_t>(piece.range.elements())});
-      }
-      file.virtual_dataset(name, element_of(info.dtype), extents, parts);
-    }
-    file.attribute(name, "digest", info.digest);
-  }
-  std::vector<std::byte> bytes(memory.close());
-  memory.read(bytes, 0);
-  Unpublished temporary(path);
-  {
-    const io::FileDescriptor fd = create_file(temporary.temporary(), bytes.size());
-    io::write_at(fd.get(), bytes, 0, path);
-  }
-  temporary.publish();
-  return {{kMasterName, bytes.size(), io::to_hex(io::sha256_bytes(bytes))}, ""};
+Saved finish_checkpoint(const fs::path& folder, std::vector<PartRecord> parts, const Manifest& head) {
+  Manifest manifest = joined(std::move(parts));
+  manifest.step = head.step;
+  manifest.attempt = head.attempt;
+  manifest.sequence = head.sequence;
+  manifest.metric = head.metric;
+  manifest.metadata = head.metadata;
+  manifest.files.front() = write_master(folder, manifest, nlohmann::json::parse(manifest.metadata));
+  const std::string text = to_text(manifest);
+  io::write_file_durably(folder / kManifestName, text);
+  Saved saved{manifest.step, folder, static_cast<std::int64_t>(text.size()), 0, manifest.weights_digest};
+  for (const FileRecord& file : manifest.files) saved.bytes += static_cast<std::int64_t>(file.info.bytes);
+  return saved;
 }
 
 std::uint64_t part_bytes(std::span<const Piece> pieces) {

@@ -4,11 +4,12 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json_fwd.hpp>
 #include <span>
+#include <vector>
 
 #include "stages/shared/checkpoint/manifest.h"
 #include "stages/shared/checkpoint/piece.h"
+#include "stages/shared/checkpoint/saver.h"
 
 namespace braise::checkpoint {
 
@@ -18,9 +19,10 @@ namespace braise::checkpoint {
 PartRecord write_part(const std::filesystem::path& folder, std::int64_t rank, std::span<const Piece> pieces,
                       const std::atomic<bool>& give_up);
 
-/// Writes the file that shows whole tensors through virtual datasets, and the metadata, for strangers to read. The
-/// parts must lie beside it. Durable. Errors: core::Error; no file is left.
-FileRecord write_master(const std::filesystem::path& folder, const Manifest& manifest, const nlohmann::json& metadata);
+/// Makes a checkpoint of parts that lie in its folder: writes the master file, which shows whole tensors through
+/// virtual datasets, and the metadata, for strangers to read, and last the manifest. Durable. `head` has all but files,
+/// tensors and digests. Errors: core::Error, also where the parts do not make every tensor once and whole.
+Saved finish_checkpoint(const std::filesystem::path& folder, std::vector<PartRecord> parts, const Manifest& head);
 
 /// What the files of pieces will take, and the master for so many tensors: an upper bound.
 std::uint64_t part_bytes(std::span<const Piece> pieces);

@@ -226,20 +226,16 @@ struct Saver::State {
       io::write_file_durably(sidecar(work, comm.rank()), to_text(part));
       return;
     }
-    Manifest manifest = joined(all_parts(work, std::move(part)));
-    manifest.step = work.step;
-    manifest.attempt = token;
-    manifest.sequence = work.sequence;
-    manifest.metric = work.metric;
-    manifest.metadata = work.metadata;
-    manifest.files.front() = write_master(work.folder, manifest, nlohmann::json::parse(manifest.metadata));
+    std::vector<PartRecord> parts = all_parts(work, std::move(part));
     io::sync_directory(parent);
     io::sync_directory(settings.attempt_dir);
-    const std::string text = to_text(manifest);
-    io::write_file_durably(work.folder / kManifestName, text);
-
-    Saved done{work.step, work.folder, static_cast<std::int64_t>(text.size()), 0, manifest.weights_digest};
-    for (const FileRecord& file : manifest.files) done.bytes += static_cast<std::int64_t>(file.info.bytes);
+    Manifest head;
+    head.step = work.step;
+    head.attempt = token;
+    head.sequence = work.sequence;
+    head.metric = work.metric;
+    head.metadata = work.metadata;
+    Saved done = finish_checkpoint(work.folder, std::move(parts), head);
     done.seconds = seconds_since(work.begun);
     {
       const std::lock_guard lock(mutex);
@@ -497,6 +493,31 @@ SaveCost Saver::save(std::int64_t step, std::span<const Piece> pieces, const nlo
   }
   cost.blocked_s = seconds_since(work.begun);
   return cost;
+}
+
+Saved write_checkpoint(const fs::path& folder, const std::string& attempt, std::int64_t step,
+                       std::span<const Piece> pieces, const nlohmann::json& metadata) {
+  check_metadata(metadata);
+  const std::vector<Piece> sound = checked(pieces);
+  if (fs::exists(folder)) throw core::Error(folder.string() + " is there already");
+  io::create_directories_durably(folder);
+  const Clock::time_point begun = Clock::now();
+  try {
+    const std::atomic<bool> never{false};
+    std::vector<PartRecord> parts;
+    parts.push_back(write_part(folder, 0, sound, never));
+    Manifest head;
+    head.step = step;
+    head.attempt = attempt;
+    head.sequence = 1;
+    head.metadata = metadata.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    Saved saved = finish_checkpoint(folder, std::move(parts), head);
+    saved.seconds = seconds_since(begun);
+    return saved;
+  } catch (const core::Error&) {
+    remove_checkpoint(folder);
+    throw;
+  }
 }
 
 void Saver::wait() {

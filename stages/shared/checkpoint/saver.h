@@ -98,4 +98,9 @@ class Saver {
   std::unique_ptr<State> state_;
 };
 
+/// Writes a checkpoint here and now, from one process that has all pieces (in the machine's memory), into a folder that
+/// must not exist. `attempt` stands for whoever wrote it. Errors: core::Error; the folder is then not there.
+Saved write_checkpoint(const std::filesystem::path& folder, const std::string& attempt, std::int64_t step,
+                       std::span<const Piece> pieces, const nlohmann::json& metadata);
+
 }  // namespace braise::checkpoint
