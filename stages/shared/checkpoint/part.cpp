@@ -186,7 +186,7 @@ FileRecord write_master(const fs::path& folder, const Manifest& manifest, const 
   file.attribute("/", "step", static_cast<std::uint64_t>(manifest.step));
   file.attribute("/", "attempt", manifest.attempt);
   file.attribute("/", "weights_digest", manifest.weights_digest);
-  if (manifest.metric) file.attribute("/", "metric", *manifest.metric);
+  if (manifest.metric) file.real_attribute("/", "metric", *manifest.metric);
 
   file.group("/metadata");
   for (const auto& [key, value] : metadata.items()) {

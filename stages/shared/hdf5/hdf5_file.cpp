@@ -326,7 +326,7 @@ void Writer::attribute(const std::string& path, const std::string& name, std::ui
   check(H5Awrite(attribute, H5T_NATIVE_UINT64, &value), path_, "write attribute " + name);
 }
 
-void Writer::attribute(const std::string& path, const std::string& name, double value) {
+void Writer::real_attribute(const std::string& path, const std::string& name, double value) {
   const Id object(H5Oopen(file_, path.c_str(), H5P_DEFAULT), H5Oclose, path_, "open " + path);
   const Id space = space_of(Extents{}, path_);
   const Id attribute(H5Acreate2(object, name.c_str(), H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, path_,
@@ -346,6 +346,10 @@ Reader::Reader(std::filesystem::path path) : path_(std::move(path)) {
 
 Reader::~Reader() {
   H5Fclose(file_);
+}
+
+bool Reader::has(const std::string& path) const {
+  return H5Lexists(file_, path.c_str(), H5P_DEFAULT) > 0;
 }
 
 DatasetInfo Reader::info(const std::string& path) const {

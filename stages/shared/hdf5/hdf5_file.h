@@ -60,7 +60,7 @@ class Writer {
   /// Attributes of an object ("/" is the file itself).
   void attribute(const std::string& path, const std::string& name, const std::string& value);
   void attribute(const std::string& path, const std::string& name, std::uint64_t value);
-  void attribute(const std::string& path, const std::string& name, double value);
+  void real_attribute(const std::string& path, const std::string& name, double value);
 
   /// Must be the last call: only a closed file is whole. It is not yet synced to the disk.
   void close();
@@ -86,6 +86,7 @@ class Reader {
   explicit Reader(std::filesystem::path path);
   ~Reader();
 
+  bool has(const std::string& path) const;
   DatasetInfo info(const std::string& path) const;
   /// Elements of a one-dimensional dataset of integers, as 64 bits each, whatever they are in the file.
   std::vector<std::uint64_t> read(const std::string& path, std::uint64_t begin, std::uint64_t elements) const;
