@@ -15,6 +15,7 @@
 #include "stages/shared/io/file.h"
 #include "stages/shared/model/config.h"
 #include "stages/shared/model/parameters.h"
+#include "stages/shared/text/tokenizer.h"
 #include "stages/shared/weights/safetensors.h"
 #include "stages/shared/weights/weights.h"
 #include "stages/tools/target.h"
@@ -27,6 +28,7 @@ using nlohmann::json;
 
 constexpr char kParameters[] = "parameters/";
 constexpr char kMaster[] = "master/";
+constexpr char kEndOfText[] = "<|endoftext|>";
 constexpr std::int64_t kShardBytes = 5'000'000'000;  // as Hugging Face cuts them
 
 /// Memory for what is read and converted.
@@ -60,7 +62,7 @@ json byte_tokenizer_json(bool with_end) {
   json added = json::array();
   if (with_end) {
     added.push_back({{"id", 256},
-                     {"content", "<|endoftext|>"},
+                     {"content", kEndOfText},
                      {"single_word", false},
                      {"lstrip", false},
                      {"rstrip", false},
@@ -86,6 +88,17 @@ json byte_tokenizer_json(bool with_end) {
             {"byte_fallback", false},
             {"vocab", vocabulary},
             {"merges", json::array()}}}};
+}
+
+/// What a checkpoint records of a tokenizer, as files beside the weights. Without a record there are none.
+void write_tokenizer(const json& metadata, const fs::path& to) {
+  const auto config = metadata.find("tokenizer");
+  if (config == metadata.end() || !config->is_object() || config->value("kind", "") != "bytes") return;
+  const bool with_end = text::make_tokenizer(*config)->end_of_document().has_value();
+  io::write_file_durably(to / "tokenizer.json", byte_tokenizer_json(with_end).dump(2) + "\n");
+  json how = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
+  if (with_end) how["eos_token"] = kEndOfText;
+  io::write_file_durably(to / "tokenizer_config.json", how.dump(2) + "\n");
 }
 
 /// One tensor to be exported.
@@ -166,14 +179,7 @@ int export_checkpoint(const fs::path& path, const fs::path& to, std::optional<co
     json config = metadata["model"];
     config["torch_dtype"] = torch_name(tensors.front().dtype);
     io::write_file_durably(to / "config.json", config.dump(2) + "\n");
-    const json tokenizer = metadata.value("tokenizer", json::object());
-    if (tokenizer.is_object() && tokenizer.value("kind", json()) == "bytes") {
-      const bool with_end = tokenizer.value("vocabulary_size", json(256)) == 257;
-      io::write_file_durably(to / "tokenizer.json", byte_tokenizer_json(with_end).dump(2) + "\n");
-      io::write_file_durably(
-          to / "tokenizer_config.json",
-          json{{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}}.dump(2) + "\n");
-    }
+    write_tokenizer(metadata, to);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(to, ignored);

@@ -46,11 +46,12 @@ Sample small_sample(std::uint64_t seed) {
 
 nlohmann::json sample_metadata(std::int64_t step) {
   return {{"model", {{"model_type", "llama"}, {"hidden_size", 64}}},
-          {"recipe", "recipe: 1\nname: caf\xc3\xa9\n"},
-          {"seed", 18446744073709551615u},
-          {"tokens", step * 4096},
-          {"loss", 1.25},
-          {"provenance", {{"braise", "0.1"}}}};
+          {"tokenizer", {{"kind", "bytes"}, {"end_of_document", true}}},
+          {"steps", 1000},
+          {"updates", step},
+          {"tokens", 9223372036854775807},
+          {"best_validation_loss", 1.25},
+          {"tier", "caf\xc3\xa9"}};
 }
 
 std::vector<Piece> pieces_of(const Sample& sample, int rank, int ranks) {
