@@ -42,6 +42,14 @@ int logs(const std::string& run, const std::filesystem::path& runs, const LogArg
 int cancel(const std::string& run, const std::filesystem::path& runs, bool kill);
 int clean(const std::vector<std::string>& names, const std::filesystem::path& runs, bool dry_run);
 
+// What works on the files that jobs leave is done by `braise-worker tool`, in the place of this process. A target is a
+// run as elsewhere, RUN/STAGE, or a path.
+int inspect(const std::string& target, const std::filesystem::path& runs, bool verify, bool json);
+int export_checkpoint(const std::string& target, const std::filesystem::path& runs, const std::string& to,
+                      const std::string& dtype);
+int import_weights(const std::string& path, const std::string& to);
+int compare(const std::string& a, const std::string& b, const std::filesystem::path& runs);
+
 /// Prints a schema by name ("recipe", "stage.tokenize"), the names of all where empty, or the reference page.
 int schema(const std::string& name, bool reference);
 int kinds(bool json);

@@ -53,4 +53,11 @@ journal::RunDirectory find_run(const std::string& run, const std::filesystem::pa
   }
 }
 
+std::filesystem::path worker_program() {
+  const std::filesystem::path worker = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "braise-worker";
+  if (!std::filesystem::exists(worker))
+    throw core::Error("there is no program " + worker.string() + "; build braise-worker");
+  return worker;
+}
+
 }  // namespace braise::cli

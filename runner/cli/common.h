@@ -42,6 +42,9 @@ void print_faults(const stages::Faults& faults, bool json);
 /// The run that the user named, after a sweep of what killed commands left. Errors: UsageError.
 journal::RunDirectory find_run(const std::string& run, const std::filesystem::path& runs);
 
+/// braise-worker, which lies beside this program. Errors: core::Error where it does not.
+std::filesystem::path worker_program();
+
 /// Writes text to standard output. Errors: core::Error where it cannot be written (a full disk).
 void print(const std::string& text);
 

@@ -50,7 +50,8 @@ int completion(const CLI::App& app, const std::string& shell) {
   done
   case $previous in
     --runs) COMPREPLY=($(compgen -d -- "$word")); return ;;
-    --vars) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    --vars | --to) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    --dtype) COMPREPLY=($(compgen -W 'fp32 bf16 fp16' -- "$word")); return ;;
     --set | --rank) return ;;
   esac
   case $word in
@@ -59,6 +60,8 @@ int completion(const CLI::App& app, const std::string& shell) {
   case $argument in
     recipe) COMPREPLY=($(compgen -f -X '!*.y*ml' -- "$word") $(compgen -d -- "$word")) ;;
     run | runs) COMPREPLY=($(cd -- "$runs" 2>/dev/null && compgen -d -- "$word") $(compgen -W latest -- "$word")) ;;
+    target) COMPREPLY=($(cd -- "$runs" 2>/dev/null && compgen -d -- "$word") $(compgen -W latest -- "$word") $(compgen -f -- "$word")) ;;
+    path) COMPREPLY=($(compgen -f -- "$word")) ;;
     shell) COMPREPLY=($(compgen -W 'bash zsh' -- "$word")) ;;
     name) COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" schema 2>/dev/null)" -- "$word")) ;;
   esac

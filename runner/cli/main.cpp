@@ -19,6 +19,8 @@ struct Arguments {
   std::string run_name;
   std::vector<std::string> run_names;
   std::string schema_name, shell;
+  std::string target, other_target, to, dtype;
+  bool verify = false;
   bool json = false, dot = false, fresh = false, now = false, dry_run = false, reference = false;
 };
 
@@ -38,6 +40,14 @@ void add_runs(CLI::App& command, Arguments& a) {
 
 void add_run(CLI::App& command, Arguments& a) {
   command.add_option("run", a.run_name, "A run: its folder, its name, a unique beginning of it, or `latest`")
+      ->required();
+  add_runs(command, a);
+}
+
+void add_target(CLI::App& command, Arguments& a) {
+  command
+      .add_option("target", a.target,
+                  "A path; or a run as elsewhere, or RUN/STAGE, which stand for the newest checkpoint")
       ->required();
   add_runs(command, a);
 }
@@ -121,6 +131,35 @@ void add_commands(CLI::App& app, Arguments& a, int& result) {
   clean->add_flag("--dry-run", a.dry_run, "Only tells what would be removed");
   add_example(*clean, "braise clean quickstart-20260131-120000-3fa9c1");
   clean->callback([&] { result = cli::clean(a.run_names, a.runs, a.dry_run); });
+
+  auto* inspect = app.add_subcommand("inspect", "Shows what a checkpoint, a weight file or a token file holds");
+  add_target(*inspect, a);
+  inspect->add_flag("--verify", a.verify, "Reads everything and checks it; tells the file and place of any damage");
+  add_json(*inspect, a);
+  add_example(*inspect, "braise inspect latest/pretrain --verify");
+  inspect->callback([&] { result = cli::inspect(a.target, a.runs, a.verify, a.json); });
+
+  auto* to_files = app.add_subcommand("export", "Writes a checkpoint in Hugging Face's form: safetensors, config.json");
+  add_target(*to_files, a);
+  to_files->add_option("--to", a.to, "The folder to make")->required();
+  to_files->add_option("--dtype", a.dtype, "fp32, bf16 or fp16; by default that of the parameters")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+  add_example(*to_files, "braise export latest/pretrain --to exported --dtype bf16");
+  to_files->callback([&] { result = cli::export_checkpoint(a.target, a.runs, a.to, a.dtype); });
+
+  auto* from_files = app.add_subcommand(
+      "import", "Makes a checkpoint of a directory in Hugging Face's form, to begin a training from");
+  from_files->add_option("path", a.target, "The directory, or a .safetensors file with its config.json beside")
+      ->required();
+  from_files->add_option("--to", a.to, "The checkpoint's folder to make")->required();
+  add_example(*from_files, "braise import models/gpt2 --to gpt2-checkpoint");
+  from_files->callback([&] { result = cli::import_weights(a.target, a.to); });
+
+  auto* compare = app.add_subcommand("compare", "Tells whether two checkpoints or runs are the same to the bit");
+  add_target(*compare, a);
+  compare->add_option("other", a.other_target, "What to compare with")->required();
+  add_example(*compare, "braise compare latest/pretrain runs/pretrain-20260131-120000-3fa9c1/jobs/pretrain");
+  compare->callback([&] { result = cli::compare(a.target, a.other_target, a.runs); });
 
   auto* schema = app.add_subcommand("schema", "Prints a JSON Schema, for editors; without a name, lists them");
   schema->add_option("name", a.schema_name, "For example recipe, or stage.tokenize");

@@ -41,12 +41,6 @@ class SignalsAskToStop {
   SignalsAskToStop& operator=(const SignalsAskToStop&) = delete;
 };
 
-fs::path worker_program() {
-  const fs::path worker = fs::read_symlink("/proc/self/exe").parent_path() / "braise-worker";
-  if (!fs::exists(worker)) throw core::Error("there is no program " + worker.string() + "; build braise-worker");
-  return worker;
-}
-
 std::vector<std::string> own_command() {
   std::vector<std::string> words;
   const std::string text = io::read_file("/proc/self/cmdline");

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// braise-worker: one rank of one job. Started by mpirun or srun, which a runner or a batch script calls.
+// braise-worker: one rank of one job. Started by mpirun or srun, which a runner or a batch script calls. And, as
+// `braise-worker tool ...`, the programs that read and write what jobs leave.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <string_view>
 
 #include "kernels/core/error.h"
 #include "stages/registry.h"
+#include "stages/tools/tools.h"
 #include "stages/worker/attempt.h"
 #include "stages/worker/session.h"
 #include "stages/worker/signals.h"
@@ -35,6 +38,7 @@ void check_job(const braise::stages::JobSpec& job, const std::string& path) {
 
 int main(int argc, char** argv) {
   using namespace braise;
+  if (argc > 1 && std::string_view(argv[1]) == "tool") return tools::main(argc - 1, argv + 1);
   std::string job_file, attempt_dir;
   try {
     worker::die_with_parent();

@@ -92,8 +92,9 @@ std::vector<Candidate> find_checkpoints(std::span<const std::filesystem::path> a
 
 /// Loads the newest good checkpoint: for one candidate after the other, rank 0 checks the frames and every rank calls
 /// `load`, which reads what the rank needs; where any rank meets an error, all go on to the next, and `log` is told, on
-/// every rank, which checkpoint is passed over and why. Nothing where there is no good one. `load` must not be
+/// every rank, which checkpoint is passed over and why. Nothing where there is no candidate. `load` must not be
 /// collective and may be called again after it failed. Collective.
+/// Errors: core::Error where there are candidates and none is good: to begin anew is for a person to decide.
 std::optional<Checkpoint> load_newest(comm::Communicator& comm, std::span<const std::filesystem::path> attempt_dirs,
                                       const std::function<void(const Checkpoint&)>& load,
                                       const std::function<void(std::string_view)>& log);

@@ -74,7 +74,7 @@ class Saver {
   /// core::Category::kCheckpoint. All must outlive it. Not collective.
   Saver(comm::Communicator& comm, core::Stream& stream, core::Arena& host, SaverSettings settings);
 
-  /// Ends the work in the background, waiting for what is being written.
+  /// Gives up a checkpoint that is still being written: call wait() first to have it.
   ~Saver();
 
   /// Begins the checkpoint of `step`. The pieces of all ranks together make every tensor once and whole. Their memory
@@ -97,5 +97,10 @@ class Saver {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// Writes a checkpoint here and now, from one process that has all pieces (in the machine's memory), into a folder that
+/// must not exist. `attempt` stands for whoever wrote it. Errors: core::Error; the folder is then not there.
+Saved write_checkpoint(const std::filesystem::path& folder, const std::string& attempt, std::int64_t step,
+                       std::span<const Piece> pieces, const nlohmann::json& metadata);
 
 }  // namespace braise::checkpoint

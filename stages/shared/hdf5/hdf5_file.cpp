@@ -233,10 +233,11 @@ const char* name_of(Element element) {
   return "";
 }
 
-Writer::Writer(std::filesystem::path path) : path_(std::move(path)) {
+Writer::Writer(std::filesystem::path path, Existing existing) : path_(std::move(path)) {
   const Id access = access_properties(path_);
   const Id creation = without_times(H5P_FILE_CREATE, path_);
-  file_ = H5Fcreate(path_.c_str(), H5F_ACC_EXCL, creation, access);
+  const unsigned flags = existing == Existing::kRefuse ? H5F_ACC_EXCL : H5F_ACC_TRUNC;
+  file_ = H5Fcreate(path_.c_str(), flags, creation, access);
   if (file_ < 0) fail(path_, "create the file", core::SourceLocation::current());
 }
 
@@ -250,7 +251,7 @@ void Writer::group(const std::string& path) {
                  "create group " + path);
 }
 
-void Writer::dataset(const std::string& path, Element element, std::uint64_t elements) {
+std::uint64_t Writer::dataset(const std::string& path, Element element, std::uint64_t elements) {
   const Id creation = without_times(H5P_DATASET_CREATE, path_);
   check(H5Pset_layout(creation, H5D_CONTIGUOUS), path_, "set the layout of " + path);
   check(H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY), path_, "place " + path);
@@ -260,6 +261,7 @@ void Writer::dataset(const std::string& path, Element element, std::uint64_t ele
   const Id type = type_of(element, path_);
   const Id dataset(H5Dcreate2(file_, path.c_str(), type, space, H5P_DEFAULT, creation, H5P_DEFAULT), H5Dclose, path_,
                    "create dataset " + path);
+  return elements == 0 ? 0 : H5Dget_offset(dataset);
 }
 
 void Writer::write(const std::string& path, Element element, std::uint64_t begin, const void* data,
@@ -333,7 +335,7 @@ void Writer::attribute(const std::string& path, const std::string& name, std::ui
   check(H5Awrite(attribute, H5T_NATIVE_UINT64, &value), path_, "write attribute " + name);
 }
 
-void Writer::attribute(const std::string& path, const std::string& name, double value) {
+void Writer::real_attribute(const std::string& path, const std::string& name, double value) {
   const Id object(H5Oopen(file_, path.c_str(), H5P_DEFAULT), H5Oclose, path_, "open " + path);
   const Id space = space_of(Extents{}, path_);
   const Id attribute(H5Acreate2(object, name.c_str(), H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, path_,
@@ -353,6 +355,10 @@ Reader::Reader(std::filesystem::path path) : path_(std::move(path)) {
 
 Reader::~Reader() {
   H5Fclose(file_);
+}
+
+bool Reader::has(const std::string& path) const {
+  return H5Lexists(file_, path.c_str(), H5P_DEFAULT) > 0;
 }
 
 DatasetInfo Reader::info(const std::string& path) const {

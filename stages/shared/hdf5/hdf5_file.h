@@ -26,20 +26,24 @@ struct VirtualPart {
   std::uint64_t elements = 0;
 };
 
+/// What a Writer does with a file that is there.
+enum class Existing { kRefuse, kReplace };
+
 /// Writes one new HDF5 file (serial HDF5, by one thread). No times are stored, so equal calls give equal bytes.
 /// Datasets are contiguous and uncompressed, and begin at a multiple of 64 bytes, so that they can be mapped. They have
-/// their place in the file from the start: what is not written here may be written there (DatasetInfo::file_offset)
-/// once the file is closed. Errors: core::Error with the file's name and HDF5's own reason.
+/// their place in the file from the start: what is not written here may be written there once the file is closed.
+/// Errors: core::Error with the file's name and HDF5's own reason. (After a full disk HDF5 keeps what it could not
+/// write, and complains when the program ends: where that can be, write to memory first.)
 class Writer {
  public:
-  /// The file must not exist yet.
-  explicit Writer(std::filesystem::path path);
+  explicit Writer(std::filesystem::path path, Existing existing = Existing::kRefuse);
   ~Writer();
 
   void group(const std::string& path);
 
-  /// A one-dimensional dataset, filled by write() or by several.
-  void dataset(const std::string& path, Element element, std::uint64_t elements);
+  /// A one-dimensional dataset, filled by write() or by several. Gives the place of its first byte in the file (of an
+  /// empty one, 0).
+  std::uint64_t dataset(const std::string& path, Element element, std::uint64_t elements);
   void write(const std::string& path, Element element, std::uint64_t begin, const void* data, std::uint64_t elements);
 
   /// A dataset of any extents, written at once.
@@ -56,7 +60,7 @@ class Writer {
   /// Attributes of an object ("/" is the file itself).
   void attribute(const std::string& path, const std::string& name, const std::string& value);
   void attribute(const std::string& path, const std::string& name, std::uint64_t value);
-  void attribute(const std::string& path, const std::string& name, double value);
+  void real_attribute(const std::string& path, const std::string& name, double value);
 
   /// Must be the last call: only a closed file is whole. It is not yet synced to the disk.
   void close();
@@ -82,6 +86,7 @@ class Reader {
   explicit Reader(std::filesystem::path path);
   ~Reader();
 
+  bool has(const std::string& path) const;
   DatasetInfo info(const std::string& path) const;
   /// Elements of a one-dimensional dataset of integers, as 64 bits each, whatever they are in the file.
   std::vector<std::uint64_t> read(const std::string& path, std::uint64_t begin, std::uint64_t elements) const;

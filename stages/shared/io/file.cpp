@@ -21,7 +21,9 @@ FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
   return *this;
 }
 
-int FileDescriptor::release() { return std::exchange(fd_, -1); }
+int FileDescriptor::release() {
+  return std::exchange(fd_, -1);
+}
 
 void FileDescriptor::reset() {
   if (fd_ >= 0) ::close(fd_);
@@ -58,6 +60,31 @@ void write_all(int fd, std::string_view text, const fs::path& name) {
   }
 }
 
+void read_at(int fd, std::span<std::byte> to, std::uint64_t offset, const fs::path& name) {
+  while (!to.empty()) {
+    const ssize_t got = ::pread(fd, to.data(), to.size(), static_cast<off_t>(offset));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      core::fail_errno("cannot read " + name.string());
+    }
+    if (got == 0) throw core::Error(name.string() + " ends at byte " + std::to_string(offset) + ", too early");
+    to = to.subspan(static_cast<std::size_t>(got));
+    offset += static_cast<std::uint64_t>(got);
+  }
+}
+
+void write_at(int fd, std::span<const std::byte> from, std::uint64_t offset, const fs::path& name) {
+  while (!from.empty()) {
+    const ssize_t put = ::pwrite(fd, from.data(), from.size(), static_cast<off_t>(offset));
+    if (put < 0) {
+      if (errno == EINTR) continue;
+      core::fail_errno("cannot write " + name.string());
+    }
+    from = from.subspan(static_cast<std::size_t>(put));
+    offset += static_cast<std::uint64_t>(put);
+  }
+}
+
 void sync_directory(const fs::path& path) {
   const FileDescriptor folder(::open(path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder) core::fail_errno("cannot open folder " + path.string());
@@ -78,7 +105,8 @@ void publish_file(const fs::path& temporary, const fs::path& path) {
 }
 
 void write_file_durably(const fs::path& path, std::string_view text) {
-  const fs::path temporary = path.parent_path() / ("." + path.filename().string() + ".tmp." + std::to_string(::getpid()));
+  const fs::path temporary =
+      path.parent_path() / ("." + path.filename().string() + ".tmp." + std::to_string(::getpid()));
   try {
     const FileDescriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
     if (!file) core::fail_errno("cannot create " + temporary.string());

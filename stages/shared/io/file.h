@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -41,6 +43,11 @@ void create_directories_durably(const std::filesystem::path& path);
 
 /// fsync of a folder, which makes names created in it survive a crash.
 void sync_directory(const std::filesystem::path& path);
+
+/// Fills `to` from the file's bytes at `offset`, or writes `from` there; repeats short calls.
+/// Errors: core::Error naming `name`, also where the file ends before.
+void read_at(int fd, std::span<std::byte> to, std::uint64_t offset, const std::filesystem::path& name);
+void write_at(int fd, std::span<const std::byte> from, std::uint64_t offset, const std::filesystem::path& name);
 
 /// Writes all of `text` at the end of what `fd` has; repeats short writes. Errors: core::Error naming `name`.
 void write_all(int fd, std::string_view text, const std::filesystem::path& name);

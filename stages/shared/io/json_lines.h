@@ -13,8 +13,8 @@ namespace braise::io {
 /// One writer's file of JSON objects, one a line, appended to.
 class JsonLinesWriter {
  public:
-  /// Opens (creating where missing) for appending. A torn last line that a killed writer left is ended first, so that it
-  /// cannot swallow the next one.
+  /// Opens (creating where missing) for appending. A torn last line that a killed writer left is ended first, so that
+  /// it cannot swallow the next one.
   explicit JsonLinesWriter(std::filesystem::path path);
 
   /// Appends one line in a single write. With `durable`, returns after it is on the disk (fsync).

@@ -87,7 +87,7 @@ TEST_CASE("each command has help with an example") {
   const test::Finished help = braise({"--help"});
   CHECK(help.status == 0);
   for (const char* command : {"validate", "plan", "run", "resume", "status", "logs", "cancel", "runs", "clean",
-                              "schema", "kinds", "version", "completion"}) {
+                              "inspect", "export", "import", "compare", "schema", "kinds", "version", "completion"}) {
     INFO(command);
     CHECK(help.out.find(std::string("  ") + command + " ") != std::string::npos);
     const test::Finished own = braise({command, "--help"});
@@ -108,6 +108,11 @@ TEST_CASE("wrong usage is told and ends with status 2") {
                                                {"logs", "nothing"},
                                                {"cancel", "nothing"},
                                                {"clean", "nothing"},
+                                               {"inspect", "nothing"},
+                                               {"inspect", "nothing/job"},
+                                               {"export", "nothing", "--to", "x"},
+                                               {"import", "nothing", "--to", "x"},
+                                               {"compare", "nothing", "nothing"},
                                                {"schema", "recipes"},
                                                {"completion", "tcsh"}}) {
     const test::TemporaryFolder folder;

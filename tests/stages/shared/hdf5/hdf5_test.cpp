@@ -140,7 +140,7 @@ TEST_CASE("a dataset has its place before it is written, and takes bytes there")
     file.dataset("/second", Element::uint16, 3);
     const double pi = 3.141592653589793;
     file.whole_dataset("/pi", Element::float64, {}, &pi);
-    file.attribute("/", "half", 0.5);
+    file.real_attribute("/", "half", 0.5);
     file.close();
   }
   const std::uint64_t size = std::filesystem::file_size(path);
