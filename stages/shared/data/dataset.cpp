@@ -10,7 +10,6 @@
 #include "stages/shared/data/mixture.h"
 #include "stages/shared/data/sequences.h"
 #include "stages/shared/data/token_file.h"
-#include "stages/shared/io/digest.h"
 #include "stages/shared/text/tokenizer.h"
 
 namespace braise::data {
@@ -49,8 +48,11 @@ Opened open_source(const Source& source, const DatasetSettings& settings, const 
   Opened opened;
   if (const auto* tokens = std::get_if<TokenSource>(&source.data)) {
     opened.tokens = std::make_shared<const TokenFile>(tokens->master, options.verify, options.note);
+    if (!tokens->sha256.empty() && opened.tokens->sha256() != tokens->sha256)
+      throw core::Error(opened.name() + ": has SHA-256 " + opened.tokens->sha256() + ", not " + tokens->sha256 +
+                        " as was planned: it was changed since; plan again");
     opened.identity = {{"kind", "tokens"},
-                       {"provenance_sha256", io::sha256(opened.tokens->provenance())},
+                       {"sha256", opened.tokens->sha256()},
                        {"train_tokens", opened.tokens->tokens(Side::kTrain)},
                        {"validation_tokens", opened.tokens->tokens(Side::kValidation)}};
     return opened;

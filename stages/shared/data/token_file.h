@@ -31,8 +31,8 @@ class TokenFile {
   const std::filesystem::path& path() const;
   std::uint32_t vocabulary_size() const;
   std::optional<std::uint32_t> end_of_document() const;
-  const std::string& tokenizer() const;   ///< its configuration, JSON text
-  const std::string& provenance() const;  ///< of the master, JSON text: holds the digests of all shards
+  const std::string& tokenizer() const;  ///< its configuration, JSON text
+  const std::string& sha256() const;     ///< of the master, which holds those of all shards
 
   std::uint64_t tokens(Side side) const;
   std::uint64_t documents(Side side) const;
