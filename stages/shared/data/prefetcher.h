@@ -21,7 +21,7 @@ struct BatchRange {
 /// next() by one thread; the source must outlive it.
 class Prefetcher {
  public:
-  /// The batch number i (from 0), or nothing after the last. Called in order, on the thread; must not throw.
+  /// The batch number i (from 0), or nothing after the last. Called in order, on the thread.
   using Order = std::function<std::optional<BatchRange>(std::uint64_t i)>;
 
   /// `depth`: batches that may lie ready; 0: no thread, next() fetches.
@@ -31,8 +31,8 @@ class Prefetcher {
   Prefetcher(const Prefetcher&) = delete;
   Prefetcher& operator=(const Prefetcher&) = delete;
 
-  /// The next batch in order; nothing after the last. Errors: what BatchSource::fetch threw for this batch, thrown
-  /// here after all batches before it were given; again for each later call.
+  /// The next batch in order; nothing after the last. Errors: what BatchSource::fetch (or the order) threw for this
+  /// batch, thrown here after all batches before it were given; again for each later call.
   std::optional<HostBatch> next();
 
  private:
