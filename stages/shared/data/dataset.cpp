@@ -47,10 +47,7 @@ Opened open_source(const Source& source, const DatasetSettings& settings, const 
                    const Draw& draw, core::Arena& host, const OpenOptions& options) {
   Opened opened;
   if (const auto* tokens = std::get_if<TokenSource>(&source.data)) {
-    opened.tokens = std::make_shared<const TokenFile>(tokens->master, options.verify, options.note);
-    if (!tokens->sha256.empty() && opened.tokens->sha256() != tokens->sha256)
-      throw core::Error(opened.name() + ": has SHA-256 " + opened.tokens->sha256() + ", not " + tokens->sha256 +
-                        " as was planned: it was changed since; plan again");
+    opened.tokens = std::make_shared<const TokenFile>(tokens->master, tokens->sha256, options.verify, options.note);
     opened.identity = {{"kind", "tokens"},
                        {"sha256", opened.tokens->sha256()},
                        {"train_tokens", opened.tokens->tokens(Side::kTrain)},

@@ -17,7 +17,7 @@ struct BatchRange {
 };
 
 /// Fetches batches ahead, on a thread of its own. What next() gives does not depend on the depth. Memory: at most
-/// depth + 1 batches besides those the caller holds, from the source's arena.
+/// `depth` batches (one, without a thread) besides those the caller holds, from the source's arena.
 /// next() by one thread; the source must outlive it.
 class Prefetcher {
  public:

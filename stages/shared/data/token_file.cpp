@@ -268,8 +268,14 @@ void TokenFile::State::fail_token(const Shard& shard, Side side, std::uint64_t b
                     std::to_string(limit) + " tokens: the file is damaged; make the tokens again");
 }
 
-TokenFile::TokenFile(const fs::path& master, bool verify, const std::function<void(const std::string&)>& note)
+TokenFile::TokenFile(const fs::path& master, const std::string& sha256, bool verify,
+                     const std::function<void(const std::string&)>& note)
     : state_(std::make_unique<State>(master)) {
+  // Before HDF5 reads it, which trusts what it reads.
+  state_->sha256 = digest_of(state_->master, note);
+  if (!sha256.empty() && state_->sha256 != sha256)
+    throw core::Error(master.string() + ": has SHA-256 " + state_->sha256 + ", not " + sha256 +
+                      " as was planned: it is damaged or was made again; plan again");
   const hdf5::Reader reader(master);
   state_->header = read_header(reader, master);
   Provenance provenance = parse_provenance(reader.text("/provenance"), master);
@@ -286,7 +292,6 @@ TokenFile::TokenFile(const fs::path& master, bool verify, const std::function<vo
     }
   }
   for (const Side side : kSides) state_->check_offsets(side, reader, documents[index(side)]);
-  state_->sha256 = digest_of(state_->master, note);
 }
 
 TokenFile::~TokenFile() = default;
