@@ -304,6 +304,18 @@ TEST_CASE("far on in a run a sequence is found as quickly, and is the same") {
   CHECK(data.training().origin(epoch * per_epoch + 1).index == 1);
 }
 
+TEST_CASE("what a sequence is, is part of the reproducible result") {
+  // Computed apart from this code, in Python.
+  const std::map<Cutting, Values> expected = {{Cutting::kWindows, {353, 897, 785, 422, 678, 274}},
+                                              {Cutting::kRandom, {187, 592, 141, 407, 544, 164}}};
+  for (const auto& [cutting, begins] : expected) {
+    const Numbered data({{1000}}, {1337, 16, cutting, false});
+    Values found;
+    for (const std::uint64_t n : {0, 1, 2, 61, 62, 6100}) found.push_back(test::fetch(data.training(), n, 1)[0].ids[0]);
+    CHECK(found == begins);
+  }
+}
+
 TEST_CASE("validation: every token once, in sequences that stay the same whatever the seed") {
   const std::vector<std::size_t> lengths = mixed_lengths(30, 25, 8);
   const std::size_t tokens = std::accumulate(lengths.begin(), lengths.end(), std::size_t{0});
