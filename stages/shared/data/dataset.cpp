@@ -10,7 +10,6 @@
 #include "stages/shared/data/mixture.h"
 #include "stages/shared/data/sequences.h"
 #include "stages/shared/data/token_file.h"
-#include "stages/shared/io/digest.h"
 #include "stages/shared/text/tokenizer.h"
 
 namespace braise::data {
@@ -48,9 +47,9 @@ Opened open_source(const Source& source, const DatasetSettings& settings, const 
                    const Draw& draw, core::Arena& host, const OpenOptions& options) {
   Opened opened;
   if (const auto* tokens = std::get_if<TokenSource>(&source.data)) {
-    opened.tokens = std::make_shared<const TokenFile>(tokens->master, options.verify, options.note);
+    opened.tokens = std::make_shared<const TokenFile>(tokens->master, tokens->sha256, options.verify, options.note);
     opened.identity = {{"kind", "tokens"},
-                       {"provenance_sha256", io::sha256(opened.tokens->provenance())},
+                       {"sha256", opened.tokens->sha256()},
                        {"train_tokens", opened.tokens->tokens(Side::kTrain)},
                        {"validation_tokens", opened.tokens->tokens(Side::kValidation)}};
     return opened;

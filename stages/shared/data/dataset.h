@@ -25,6 +25,7 @@ enum class Cutting : std::uint8_t {
 /// What stages/tokenize leaves.
 struct TokenSource {
   std::filesystem::path master;  ///< tokens.h5, its shards beside it
+  std::string sha256 = {};       ///< what the master's digest must be; empty: any
 };
 
 /// JSON lines for supervised finetuning: an object a line with a text under each of two keys. Loss is on completions,
@@ -65,9 +66,9 @@ struct OpenOptions {
 class Dataset {
  public:
   /// `tokenizer`: the configuration of text::make_tokenizer for example sources; where all sources are token files it
-  /// may be null, and theirs is taken. Errors: core::Error naming the file and the remedy: see TokenFile; bad lines of
-  /// examples, the first 20 with file:line; sources of different tokenizers; a source with too few tokens for one
-  /// sequence; weights that are not positive.
+  /// may be null, and theirs is taken. Errors: core::Error naming the file and the remedy: see TokenFile; another
+  /// digest; bad lines of examples, the first 20 with file:line; sources of different tokenizers; a source with too few
+  /// tokens for one sequence; weights that are not positive.
   Dataset(const DatasetSettings& settings, const std::vector<Source>& sources, const nlohmann::json& tokenizer,
           core::Arena& host, const OpenOptions& options = {});
   ~Dataset();

@@ -20,7 +20,7 @@ class PackedDocuments final : public Sequences {
         masked_(masked),
         draw_(draw),
         plan_(
-            sequence, [this](const auto& visit) { for_each_piece(visit); }, host, "data") {
+            sequence, [this](const auto& visit) { for_each_piece(visit); }, host) {
     if (plan_.sequences() > 0) return;
     throw core::Error(file_->path().string() + ": none of its " + std::to_string(file_->documents(side_)) +
                       " documents has two tokens, so there is nothing to learn; use other text");

@@ -21,7 +21,7 @@ class ExampleSequences final : public Sequences {
       for (std::uint64_t i = 0; i < examples_->size(side_); ++i)
         visit({i, static_cast<std::int64_t>(example(i).ids.size())});
     };
-    plan_.emplace(sequence, for_each, host, "data");
+    plan_.emplace(sequence, for_each, host);
   }
 
   SourceSummary summary() const override {

@@ -10,7 +10,7 @@
 
 namespace braise::data {
 
-PackPlan::PackPlan(std::int64_t sequence, const ForEach& for_each, core::Arena& host, const std::string& owner)
+PackPlan::PackPlan(std::int64_t sequence, const ForEach& for_each, core::Arena& host)
     : sequence_(sequence), class_begin_(static_cast<std::size_t>(sequence) + 1) {
   for_each([&](const Piece& piece) {
     assert(piece.length >= 1 && piece.length <= sequence_);
@@ -18,7 +18,7 @@ PackPlan::PackPlan(std::int64_t sequence, const ForEach& for_each, core::Arena& 
     positions_ += static_cast<std::uint64_t>(piece.length);
   });
   for (std::size_t length = 1; length < class_begin_.size(); ++length) class_begin_[length] += class_begin_[length - 1];
-  memory_ = host.allocate(static_cast<std::int64_t>(8 * pieces()), core::Category::kWorkspace, owner);
+  memory_ = host.allocate(static_cast<std::int64_t>(8 * pieces()), core::Category::kWorkspace, "data");
   values_ = {static_cast<std::uint64_t*>(memory_.data()), static_cast<std::size_t>(pieces())};
   std::vector<std::uint64_t> next(class_begin_.begin(), class_begin_.end() - 1);
   for_each([&](const Piece& piece) { values_[next[static_cast<std::size_t>(piece.length - 1)]++] = piece.value; });

@@ -3,9 +3,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "kernels/core/arena.h"
@@ -31,7 +29,7 @@ class PackPlan {
   /// Calls its argument for each piece, in an order that is the same each time. Lengths are from 1 to T.
   using ForEach = std::function<void(const std::function<void(const Piece&)>&)>;
 
-  PackPlan(std::int64_t sequence, const ForEach& for_each, core::Arena& host, const std::string& owner);
+  PackPlan(std::int64_t sequence, const ForEach& for_each, core::Arena& host);
 
   std::uint64_t sequences() const { return sequences_; }
   std::uint64_t pieces() const { return class_begin_.back(); }

@@ -17,11 +17,11 @@ struct BatchRange {
 };
 
 /// Fetches batches ahead, on a thread of its own. What next() gives does not depend on the depth. Memory: at most
-/// depth + 1 batches besides those the caller holds, from the source's arena.
+/// `depth` batches (one, without a thread) besides those the caller holds, from the source's arena.
 /// next() by one thread; the source must outlive it.
 class Prefetcher {
  public:
-  /// The batch number i (from 0), or nothing after the last. Called in order, on the thread; must not throw.
+  /// The batch number i (from 0), or nothing after the last. Called in order, on the thread.
   using Order = std::function<std::optional<BatchRange>(std::uint64_t i)>;
 
   /// `depth`: batches that may lie ready; 0: no thread, next() fetches.
@@ -31,8 +31,8 @@ class Prefetcher {
   Prefetcher(const Prefetcher&) = delete;
   Prefetcher& operator=(const Prefetcher&) = delete;
 
-  /// The next batch in order; nothing after the last. Errors: what BatchSource::fetch threw for this batch, thrown
-  /// here after all batches before it were given; again for each later call.
+  /// The next batch in order; nothing after the last. Errors: what BatchSource::fetch (or the order) threw for this
+  /// batch, thrown here after all batches before it were given; again for each later call.
   std::optional<HostBatch> next();
 
  private:

@@ -29,7 +29,7 @@ using weights::in_quotes;
 
 constexpr char kFormat[] = "braise tokens";
 constexpr std::uint64_t kVersion = 1;
-constexpr std::size_t kVerifyPiece = 16 << 20;
+constexpr std::size_t kDigestPiece = 16 << 20;
 
 constexpr std::array<Side, 2> kSides = {Side::kTrain, Side::kValidation};
 
@@ -129,12 +129,11 @@ Provenance parse_provenance(const std::string& text, const fs::path& path) {
   return provenance;
 }
 
-void verify_digest(const weights::MappedFile& file, const std::string& expected,
-                   const std::function<void(const std::string&)>& note) {
+std::string digest_of(const weights::MappedFile& file, const std::function<void(const std::string&)>& note) {
   io::Sha256 digest;
   const std::span<const std::byte> bytes = file.bytes();
-  for (std::size_t begin = 0; begin < bytes.size(); begin += kVerifyPiece) {
-    const std::span<const std::byte> piece = bytes.subspan(begin, std::min(kVerifyPiece, bytes.size() - begin));
+  for (std::size_t begin = 0; begin < bytes.size(); begin += kDigestPiece) {
+    const std::span<const std::byte> piece = bytes.subspan(begin, std::min(kDigestPiece, bytes.size() - begin));
     if (note)
       note("verify " + file.path().string() + ", " + core::bytes_text(static_cast<std::int64_t>(begin)) + " of " +
            core::bytes_text(static_cast<std::int64_t>(bytes.size())));
@@ -142,10 +141,7 @@ void verify_digest(const weights::MappedFile& file, const std::string& expected,
     digest.update(piece.data(), piece.size());
   }
   file.require_unchanged();
-  const std::string found = digest.finish();
-  if (found == expected) return;
-  throw core::Error(file.path().string() + ": has SHA-256 " + found + ", not " + expected +
-                    " as its master says: it is damaged or of other text; make the tokens again");
+  return digest.finish();
 }
 
 struct Shard {
@@ -160,7 +156,12 @@ Shard open_shard(const fs::path& path, const ShardRecord& record, const Header& 
   if (bytes != record.bytes)
     throw core::Error(path.string() + ": has " + std::to_string(bytes) + " bytes, not " + std::to_string(record.bytes) +
                       " as its master says: it was cut, or is of other text; make the tokens again");
-  if (verify) verify_digest(shard.file, record.sha256, note);
+  if (verify) {
+    const std::string found = digest_of(shard.file, note);
+    if (found != record.sha256)
+      throw core::Error(path.string() + ": has SHA-256 " + found + ", not " + record.sha256 +
+                        " as its master says: it is damaged or of other text; make the tokens again");
+  }
   const hdf5::Reader reader(path);
   if (read_header(reader, path) != header)
     throw core::Error(path.string() + ": is of another tokenizer than its master; make the tokens again");
@@ -201,7 +202,7 @@ struct TokenFile::State {
   fs::path path;
   Header header;
   std::string tokenizer;
-  std::string provenance;
+  std::string sha256;
   weights::MappedFile master;
   std::vector<Shard> shards;
   std::array<std::vector<std::uint64_t>, 2> begins;  ///< of each shard in the stream, and the end
@@ -267,12 +268,17 @@ void TokenFile::State::fail_token(const Shard& shard, Side side, std::uint64_t b
                     std::to_string(limit) + " tokens: the file is damaged; make the tokens again");
 }
 
-TokenFile::TokenFile(const fs::path& master, bool verify, const std::function<void(const std::string&)>& note)
+TokenFile::TokenFile(const fs::path& master, const std::string& sha256, bool verify,
+                     const std::function<void(const std::string&)>& note)
     : state_(std::make_unique<State>(master)) {
+  // Before HDF5 reads it, which trusts what it reads.
+  state_->sha256 = digest_of(state_->master, note);
+  if (!sha256.empty() && state_->sha256 != sha256)
+    throw core::Error(master.string() + ": has SHA-256 " + state_->sha256 + ", not " + sha256 +
+                      " as was planned: it is damaged or was made again; plan again");
   const hdf5::Reader reader(master);
   state_->header = read_header(reader, master);
-  state_->provenance = reader.text("/provenance");
-  Provenance provenance = parse_provenance(state_->provenance, master);
+  Provenance provenance = parse_provenance(reader.text("/provenance"), master);
   state_->tokenizer = std::move(provenance.tokenizer);
   std::array<std::uint64_t, 2> documents{};
   for (std::vector<std::uint64_t>& begins : state_->begins) begins = {0};
@@ -307,8 +313,8 @@ const std::string& TokenFile::tokenizer() const {
   return state_->tokenizer;
 }
 
-const std::string& TokenFile::provenance() const {
-  return state_->provenance;
+const std::string& TokenFile::sha256() const {
+  return state_->sha256;
 }
 
 std::uint64_t TokenFile::tokens(Side side) const {

@@ -18,11 +18,11 @@ enum class Side : std::uint8_t { kTrain, kValidation };
 /// shows zeros for a missing part. Const members may be called from several threads.
 class TokenFile {
  public:
-  /// Checks layout and version, that all shards are there with the length, vocabulary and number of tokens that the
-  /// master records, and that the documents' offsets make sense. With `verify` each shard is read through, and its
-  /// SHA-256 compared with the master's; `note` (may be empty) is then called with a sentence every few MiB. Errors:
-  /// core::Error naming the file, what is wrong and what to do.
-  explicit TokenFile(const std::filesystem::path& master, bool verify = false,
+  /// `sha256`: what the master's digest must be; empty: any. Checks layout and version, that all shards are there with
+  /// the length, vocabulary and number of tokens that the master records, and that the documents' offsets make sense.
+  /// With `verify` each shard is read through, and its SHA-256 compared with the master's; `note` (may be empty) is
+  /// then called with a sentence every few MiB. Errors: core::Error naming the file, what is wrong and what to do.
+  explicit TokenFile(const std::filesystem::path& master, const std::string& sha256 = {}, bool verify = false,
                      const std::function<void(const std::string&)>& note = {});
   ~TokenFile();
   TokenFile(const TokenFile&) = delete;
@@ -31,8 +31,8 @@ class TokenFile {
   const std::filesystem::path& path() const;
   std::uint32_t vocabulary_size() const;
   std::optional<std::uint32_t> end_of_document() const;
-  const std::string& tokenizer() const;   ///< its configuration, JSON text
-  const std::string& provenance() const;  ///< of the master, JSON text: holds the digests of all shards
+  const std::string& tokenizer() const;  ///< its configuration, JSON text
+  const std::string& sha256() const;     ///< of the master, which holds those of all shards
 
   std::uint64_t tokens(Side side) const;
   std::uint64_t documents(Side side) const;

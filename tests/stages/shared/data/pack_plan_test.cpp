@@ -21,7 +21,7 @@ PackPlan plan_of(std::int64_t sequence, const Lengths& lengths, core::Arena& hos
       [&](const auto& visit) {
         for (std::size_t i = 0; i < lengths.size(); ++i) visit({i, lengths[i]});
       },
-      host, "data");
+      host);
 }
 
 /// How many sequences best fit, longest first, needs, piece by piece.

@@ -43,7 +43,7 @@ struct Numbered {
     open();
   }
 
-  void open() { dataset.emplace(settings, std::vector<Source>{{TokenSource{master}, 1}}, nullptr, memory.arena); }
+  void open() { dataset.emplace(settings, std::vector<Source>{{TokenSource{master, ""}, 1}}, nullptr, memory.arena); }
   const BatchSource& training() const { return dataset->training(); }
   std::size_t length_of(int doc) const {
     return static_cast<std::size_t>(std::count(document.begin(), document.end(), doc));
@@ -304,6 +304,18 @@ TEST_CASE("far on in a run a sequence is found as quickly, and is the same") {
   CHECK(data.training().origin(epoch * per_epoch + 1).index == 1);
 }
 
+TEST_CASE("what a sequence is, is part of the reproducible result") {
+  // Computed apart from this code, in Python.
+  const std::map<Cutting, Values> expected = {{Cutting::kWindows, {353, 897, 785, 422, 678, 274}},
+                                              {Cutting::kRandom, {187, 592, 141, 407, 544, 164}}};
+  for (const auto& [cutting, begins] : expected) {
+    const Numbered data({{1000}}, {1337, 16, cutting, false});
+    Values found;
+    for (const std::uint64_t n : {0, 1, 2, 61, 62, 6100}) found.push_back(test::fetch(data.training(), n, 1)[0].ids[0]);
+    CHECK(found == begins);
+  }
+}
+
 TEST_CASE("validation: every token once, in sequences that stay the same whatever the seed") {
   const std::vector<std::size_t> lengths = mixed_lengths(30, 25, 8);
   const std::size_t tokens = std::accumulate(lengths.begin(), lengths.end(), std::size_t{0});
@@ -358,7 +370,8 @@ struct Mixed {
       const auto first = static_cast<std::uint32_t>(100000 * k);
       content.train.push_back(test::numbered(mixed_lengths(20 * (k + 1), 25, 9), first));
       content.validation.push_back(test::numbered(mixed_lengths(5 * (k + 1), 25, 9), first));
-      sources.push_back({TokenSource{test::write_token_files(folder.path() / std::to_string(k), content)}, weights[k]});
+      sources.push_back(
+          {TokenSource{test::write_token_files(folder.path() / std::to_string(k), content), ""}, weights[k]});
     }
     dataset.emplace(settings, sources, nullptr, memory.arena);
   }
@@ -439,7 +452,7 @@ TEST_CASE("weights must be positive, and tokenizers one") {
   test::TokenContent other;
   other.train.push_back(test::numbered({100}));
   other.tokenizer["end_of_document"] = false;
-  data.sources.push_back({TokenSource{test::write_token_files(data.folder.path() / "other", other)}, 1});
+  data.sources.push_back({TokenSource{test::write_token_files(data.folder.path() / "other", other), ""}, 1});
   const auto open = [&](const nlohmann::json& tokenizer) {
     Dataset({5, 8, Cutting::kWindows, true}, data.sources, tokenizer, data.memory.arena);
   };
@@ -459,11 +472,19 @@ TEST_CASE("a place in the data is refused by other data, saying what differs") {
   CHECK(data.dataset->training().digest() == io::sha256(position.identity));
   CHECK_NOTHROW(data.dataset->training().require_same(position));
 
+  // A digest that was noted before.
+  const auto* first = std::get_if<TokenSource>(&data.sources[0].data);
+  const auto with_digest = [&](const std::string& digest) {
+    Dataset({5, 8, Cutting::kWindows, true}, {{TokenSource{first->master, digest}, 1}}, nullptr, memory.arena);
+  };
+  CHECK_NOTHROW(with_digest(io::digest_file(first->master).sha256));
+  CHECK_THAT(test::error_of([&] { with_digest(std::string(64, '0')); }), Catch::Contains("0/tokens.h5: has SHA-256"));
+
   // Files that were moved are the same data.
   const std::filesystem::path moved = data.folder.path() / "moved";
   std::filesystem::copy(data.folder.path() / "1", moved);
   std::vector<Source> sources = data.sources;
-  sources[1].data = TokenSource{moved / "tokens.h5"};
+  sources[1].data = TokenSource{moved / "tokens.h5", ""};
   CHECK_NOTHROW(
       Dataset({5, 8, Cutting::kWindows, true}, sources, nullptr, memory.arena).training().require_same(position));
 
@@ -480,7 +501,7 @@ TEST_CASE("a place in the data is refused by other data, saying what differs") {
   sources[1].weight = 3;
   CHECK_THAT(refusal(same, sources), Catch::Contains("(/sources/1/weight was 2.0 and is now 3.0)"));
   sources = {data.sources[1], data.sources[0]};
-  CHECK_THAT(refusal(same, sources), Catch::Contains("/sources/0/provenance_sha256"));
+  CHECK_THAT(refusal(same, sources), Catch::Contains("/sources/0/sha256"));
   sources = {data.sources[0]};
   CHECK_THAT(refusal(same, sources), Catch::Contains("/sources/1 was {"));
   sources = {data.sources[0], data.sources[1], data.sources[0]};
@@ -496,7 +517,7 @@ TEST_CASE("batches are within the memory budget or an error") {
   const Numbered data({{1000}}, {5, 64, Cutting::kWindows, true});
   core::MemoryLedger ledger(core::kUnlimited, 100 << 10);
   core::Arena arena(core::kCpu, core::Space::kHost, ledger);
-  const Dataset dataset(data.settings, {{TokenSource{data.master}, 1}}, nullptr, arena);
+  const Dataset dataset(data.settings, {{TokenSource{data.master, ""}, 1}}, nullptr, arena);
   CHECK(dataset.training().fetch(0, 10).memory.bytes() == 10 * 64 * 4 * 4);
   CHECK_THAT(test::error_of([&] { dataset.training().fetch(0, 1000); }), Catch::Contains("data"));
   CHECK(ledger.total_bytes(core::Space::kHost) == 0);
