@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,9 @@
 namespace braise::report {
 
 /// Shows a person how a run goes. On a terminal: what has happened scrolls by, and below it one line for each running
-/// job (attempt, step, rate, time left) is redrawn in place. Elsewhere: plain lines, a running job's at most every 10
-/// s.
+/// job (time, step, and what else it tells of itself) is redrawn in place. Elsewhere: plain lines, a running job's
+/// every 10 s at most, and later every minute. A job that trained is summed up at its end: where it stands, its time by
+/// phase, and whether it came up to what was expected.
 class LiveDisplay : public schedule::Observer {
  public:
   LiveDisplay(std::FILE* out, bool is_terminal, int terminal_columns);
@@ -34,10 +36,7 @@ class LiveDisplay : public schedule::Observer {
 
  private:
   using Clock = std::chrono::steady_clock;
-  struct Running {
-    Clock::time_point started, told;
-    std::string progress;
-  };
+  struct Running;
 
   void say(const std::string& line);
   void erase_lines();
@@ -46,8 +45,8 @@ class LiveDisplay : public schedule::Observer {
   std::FILE* out_;
   bool is_terminal_;
   std::size_t columns_;
-  std::size_t drawn_ = 0;                   ///< live lines on the terminal now
-  std::map<std::string, Running> running_;  ///< by job
+  std::size_t drawn_ = 0;                                    ///< live lines on the terminal now
+  std::map<std::string, std::unique_ptr<Running>> running_;  ///< by job
   std::vector<std::pair<std::string, std::string>> failures_;
 };
 
