@@ -19,10 +19,6 @@ std::chrono::steady_clock::duration plain_interval(std::chrono::steady_clock::du
   return std::clamp<std::chrono::steady_clock::duration>(age / 10, seconds(10), seconds(60));
 }
 
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
 }  // namespace
 
 struct LiveDisplay::Running {
@@ -34,11 +30,18 @@ struct LiveDisplay::Running {
   }
 };
 
-LiveDisplay::LiveDisplay(std::FILE* out, bool is_terminal, int terminal_columns)
-    : out_(out), is_terminal_(is_terminal), columns_(static_cast<std::size_t>(std::max(20, terminal_columns))) {}
+LiveDisplay::LiveDisplay(std::FILE* out, bool is_terminal, int terminal_columns, Clock::time_point (*now)())
+    : out_(out),
+      is_terminal_(is_terminal),
+      columns_(static_cast<std::size_t>(std::max(20, terminal_columns))),
+      now_(now) {}
 
 LiveDisplay::~LiveDisplay() {
   erase_lines();
+}
+
+double LiveDisplay::seconds_since(Clock::time_point begin) const {
+  return std::chrono::duration<double>(now_() - begin).count();
 }
 
 void LiveDisplay::erase_lines() {
@@ -71,7 +74,7 @@ void LiveDisplay::say(const std::string& line) {
 }
 
 void LiveDisplay::attempt_started(const journal::AttemptName& attempt, const stages::JobSpec& job) {
-  const auto now = Clock::now();
+  const auto now = now_();
   running_[attempt.job] = std::make_unique<Running>(Running{now, now, {}});
   const int ranks = job.resources.ranks(), threads = job.resources.threads;
   say(attempt.job + ": started, " + job.kind + " with " + std::to_string(ranks) +
@@ -85,7 +88,7 @@ void LiveDisplay::metrics(const journal::AttemptName& attempt, const nlohmann::j
   if (found == running_.end()) return;
   Running& running = *found->second;
   telemetry::take_in(running.latest, line);
-  const Clock::time_point now = Clock::now();
+  const Clock::time_point now = now_();
   if (!is_terminal_ && now - running.told >= plain_interval(now - running.started)) {
     running.told = now;
     say(attempt.job + ": " + running.progress(std::numeric_limits<std::size_t>::max()));

@@ -19,7 +19,9 @@ namespace braise::report {
 /// phase, and whether it came up to what was expected.
 class LiveDisplay : public schedule::Observer {
  public:
-  LiveDisplay(std::FILE* out, bool is_terminal, int terminal_columns);
+  using Clock = std::chrono::steady_clock;
+
+  LiveDisplay(std::FILE* out, bool is_terminal, int terminal_columns, Clock::time_point (*now)() = Clock::now);
   ~LiveDisplay() override;
 
   void attempt_started(const journal::AttemptName& attempt, const stages::JobSpec& job) override;
@@ -35,9 +37,9 @@ class LiveDisplay : public schedule::Observer {
   const std::vector<std::pair<std::string, std::string>>& failures() const { return failures_; }
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Running;
 
+  double seconds_since(Clock::time_point begin) const;
   void say(const std::string& line);
   void erase_lines();
   void draw_lines();
@@ -45,6 +47,7 @@ class LiveDisplay : public schedule::Observer {
   std::FILE* out_;
   bool is_terminal_;
   std::size_t columns_;
+  Clock::time_point (*now_)();
   std::size_t drawn_ = 0;                                    ///< live lines on the terminal now
   std::map<std::string, std::unique_ptr<Running>> running_;  ///< by job
   std::vector<std::pair<std::string, std::string>> failures_;

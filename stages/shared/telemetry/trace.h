@@ -97,8 +97,8 @@ class Span {
 };
 
 /// Puts trace.<rank>.json of all `ranks` together as `folder`/trace.json, durably: viewers open one file. Call on one
-/// rank once all have ended their traced steps (a barrier). Errors: core::Error naming the file that is missing or
-/// broken.
+/// rank once all have written theirs (a barrier). Where none has, since training reached no chosen step, nothing is
+/// written. Errors: core::Error naming a file that is broken, or missing beside others.
 void merge_traces(const std::filesystem::path& folder, int ranks);
 
 }  // namespace braise::telemetry

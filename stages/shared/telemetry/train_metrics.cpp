@@ -102,6 +102,7 @@ void TrainMetrics::restart(Clock::time_point now) {
   window_ = {{now, tokens_}};
   timed_since_ = now;
   timed_since_step_ = step_;
+  told_peaks_ = {};  // what told them may be void
 }
 
 /// An exponential mean, divided by the weight that it has gathered: so the first values are no nearer to 0 than later

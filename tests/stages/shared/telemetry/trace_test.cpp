@@ -241,6 +241,8 @@ TEST_CASE("threads may trace at once") {
 
 TEST_CASE("the ranks' traces are put together in one file, and a missing one is named") {
   const test::TemporaryFolder folder;
+  merge_traces(folder.path(), 3);
+  CHECK(fs::is_empty(folder.path()));
   for (int rank = 0; rank < 3; ++rank) train(folder.path(), rank, {1}, 1);
   merge_traces(folder.path(), 3);
   const json merged = read(folder.path() / "trace.json");

@@ -363,7 +363,8 @@ TEST_CASE("every figure is a curve of its own for TensorBoard") {
                                                         {"memory/host/master", 1}});
 }
 
-TEST_CASE("what TensorBoard itself is shown by hand: the event files of a training killed often", "[.tensorboard]") {
+/// For read_with_tensorboard.py, which is run by hand.
+TEST_CASE("leaves the event files of a training that was killed often", "[.tensorboard]") {
   const char* folder = std::getenv("BRAISE_EVENT_FILES");
   REQUIRE(folder != nullptr);
   const std::vector<fs::path> attempts = train_with_kills(folder, 60, 3, true);
