@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
+#include "stages/shared/telemetry/quantity.h"
+
 namespace braise::report {
 
-/// "512 B", "1.5 MiB", "16 GiB".
-std::string bytes_text(std::uint64_t bytes);
-
-/// "0.3 s", "45 s", "3 min 20 s", "2 h 05 min".
-std::string duration_text(double seconds);
-
-/// A number with three significant digits and a decimal multiplier: "950", "12.3 k", "4.56 M".
-std::string count_text(double value);
+using telemetry::bytes_text;
+using telemetry::count_text;
+using telemetry::duration_text;
+using telemetry::number_text;
 
 /// Columns of text, each as wide as its widest cell.
 class Table {

@@ -2,28 +2,46 @@
 #include "runner/report/live.h"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "runner/report/format.h"
-#include "runner/report/status.h"
+#include "runner/report/training.h"
 #include "stages/api/fault.h"
+#include "stages/shared/telemetry/metrics_lines.h"
 
 namespace braise::report {
 namespace {
 
-constexpr std::chrono::seconds kPlainInterval{10};
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+/// Between two plain lines of a job that has run for so long: a tenth of that, so that a log of a long job can be read.
+std::chrono::steady_clock::duration plain_interval(std::chrono::steady_clock::duration age) {
+  using std::chrono::seconds;
+  return std::clamp<std::chrono::steady_clock::duration>(age / 10, seconds(10), seconds(60));
 }
 
 }  // namespace
 
-LiveDisplay::LiveDisplay(std::FILE* out, bool is_terminal, int terminal_columns)
-    : out_(out), is_terminal_(is_terminal), columns_(static_cast<std::size_t>(std::max(20, terminal_columns))) {}
+struct LiveDisplay::Running {
+  Clock::time_point started, told;
+  nlohmann::json latest;  ///< what it last told (telemetry::take_in)
+
+  std::string progress(std::size_t columns) const {
+    return stages::printable(telemetry::progress_text(latest, columns), 300);
+  }
+};
+
+LiveDisplay::LiveDisplay(std::FILE* out, bool is_terminal, int terminal_columns, Clock::time_point (*now)())
+    : out_(out),
+      is_terminal_(is_terminal),
+      columns_(static_cast<std::size_t>(std::max(20, terminal_columns))),
+      now_(now) {}
 
 LiveDisplay::~LiveDisplay() {
   erase_lines();
+}
+
+double LiveDisplay::seconds_since(Clock::time_point begin) const {
+  return std::chrono::duration<double>(now_() - begin).count();
 }
 
 void LiveDisplay::erase_lines() {
@@ -37,10 +55,11 @@ void LiveDisplay::draw_lines() {
   if (!is_terminal_) return;
   std::string text;
   for (const auto& [job, running] : running_) {
-    std::string line = "  " + job + "  " + duration_text(seconds_since(running.started));
-    if (!running.progress.empty()) line += "  " + running.progress;
+    std::string line = "  " + job + "  " + duration_text(seconds_since(running->started)) + "  ";
     // A line that wraps could not be erased again; names and progress are ASCII.
-    text += line.substr(0, columns_ - 1) + "\n";
+    line += running->progress(columns_ - 1 - std::min(columns_ - 1, line.size()));
+    line = line.substr(0, columns_ - 1);
+    text += line.erase(line.find_last_not_of(' ') + 1) + "\n";
   }
   erase_lines();
   std::fputs(text.c_str(), out_);
@@ -55,8 +74,8 @@ void LiveDisplay::say(const std::string& line) {
 }
 
 void LiveDisplay::attempt_started(const journal::AttemptName& attempt, const stages::JobSpec& job) {
-  const auto now = Clock::now();
-  running_[attempt.job] = {now, now, ""};
+  const auto now = now_();
+  running_[attempt.job] = std::make_unique<Running>(Running{now, now, {}});
   const int ranks = job.resources.ranks(), threads = job.resources.threads;
   say(attempt.job + ": started, " + job.kind + " with " + std::to_string(ranks) +
       (ranks == 1 ? " worker" : " workers") + " x " + std::to_string(threads) +
@@ -67,23 +86,38 @@ void LiveDisplay::attempt_started(const journal::AttemptName& attempt, const sta
 void LiveDisplay::metrics(const journal::AttemptName& attempt, const nlohmann::json& line) {
   const auto found = running_.find(attempt.job);
   if (found == running_.end()) return;
-  found->second.progress = stages::printable(progress_text(line), 200);
-  if (!is_terminal_ && Clock::now() - found->second.told >= kPlainInterval) {
-    found->second.told = Clock::now();
-    say(attempt.job + ": " + found->second.progress);
+  Running& running = *found->second;
+  telemetry::take_in(running.latest, line);
+  const Clock::time_point now = now_();
+  if (!is_terminal_ && now - running.told >= plain_interval(now - running.started)) {
+    running.told = now;
+    say(attempt.job + ": " + running.progress(std::numeric_limits<std::size_t>::max()));
   }
 }
 
 void LiveDisplay::attempt_ended(const journal::AttemptName& attempt, journal::AttemptState state,
                                 const std::string& reason, bool again) {
   const auto found = running_.find(attempt.job);
-  const std::string time =
-      found == running_.end() ? "" : " after " + duration_text(seconds_since(found->second.started));
-  if (found != running_.end()) running_.erase(found);
+  std::string time;
+  nlohmann::json latest;
+  if (found != running_.end()) {
+    time = " after " + duration_text(seconds_since(found->second->started));
+    latest = std::move(found->second->latest);
+    running_.erase(found);
+  }
   std::string line = attempt.job + ": " + journal::to_string(state) + time;
   if (!reason.empty()) line += ": " + stages::printable(reason, 1000);
   if (again) line += "; trying again";
   say(line);
+  if (!is_training(latest)) return;
+  say(attempt.job + ": " + stages::printable(standing_text(latest), 300));
+  std::string table = phase_table(latest, "  ");
+  if (!table.empty()) {
+    table.pop_back();
+    say(table);
+  }
+  const std::string expectation = expectation_text(latest);
+  if (!expectation.empty()) say(attempt.job + ": " + stages::printable(expectation, 300));
 }
 
 void LiveDisplay::job_ended(const std::string& job, journal::JobState state, const std::string& reason) {

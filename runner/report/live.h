@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,11 +14,14 @@
 namespace braise::report {
 
 /// Shows a person how a run goes. On a terminal: what has happened scrolls by, and below it one line for each running
-/// job (attempt, step, rate, time left) is redrawn in place. Elsewhere: plain lines, a running job's at most every 10
-/// s.
+/// job (time, step, and what else it tells of itself) is redrawn in place. Elsewhere: plain lines, a running job's
+/// every 10 s at most, and later every minute. A job that trained is summed up at its end: where it stands, its time by
+/// phase, and whether it came up to what was expected.
 class LiveDisplay : public schedule::Observer {
  public:
-  LiveDisplay(std::FILE* out, bool is_terminal, int terminal_columns);
+  using Clock = std::chrono::steady_clock;
+
+  LiveDisplay(std::FILE* out, bool is_terminal, int terminal_columns, Clock::time_point (*now)() = Clock::now);
   ~LiveDisplay() override;
 
   void attempt_started(const journal::AttemptName& attempt, const stages::JobSpec& job) override;
@@ -33,12 +37,9 @@ class LiveDisplay : public schedule::Observer {
   const std::vector<std::pair<std::string, std::string>>& failures() const { return failures_; }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  struct Running {
-    Clock::time_point started, told;
-    std::string progress;
-  };
+  struct Running;
 
+  double seconds_since(Clock::time_point begin) const;
   void say(const std::string& line);
   void erase_lines();
   void draw_lines();
@@ -46,8 +47,9 @@ class LiveDisplay : public schedule::Observer {
   std::FILE* out_;
   bool is_terminal_;
   std::size_t columns_;
-  std::size_t drawn_ = 0;                   ///< live lines on the terminal now
-  std::map<std::string, Running> running_;  ///< by job
+  Clock::time_point (*now_)();
+  std::size_t drawn_ = 0;                                    ///< live lines on the terminal now
+  std::map<std::string, std::unique_ptr<Running>> running_;  ///< by job
   std::vector<std::pair<std::string, std::string>> failures_;
 };
 

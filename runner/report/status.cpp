@@ -8,8 +8,10 @@
 #include "kernels/core/error.h"
 #include "runner/report/format.h"
 #include "runner/report/plan_text.h"
+#include "runner/report/training.h"
 #include "stages/shared/io/clock.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/telemetry/metrics_lines.h"
 
 namespace braise::report {
 namespace {
@@ -31,20 +33,22 @@ double seconds_of(const AttemptRecord& attempt, bool running) {
   return running ? static_cast<double>(io::utc_us() - attempt.started_us) / 1e6 : -1;
 }
 
-std::string remark(const JobRecord& record, const std::string& state, const journal::RunDirectory& run) {
-  if (record.state == JobState::reused) return "unchanged since " + record.from_run;
-  if (record.state == JobState::blocked) return "needs `" + record.by + "`";
-  if (record.state == JobState::failed) return record.reason;
-  if (state == "running" && !record.attempts.empty()) {
-    return progress_text(last_metrics(run.path() / record.attempts.back().name.path()));
-  }
-  return "";
-}
-
 /// The attempt that speaks for a job: the one that completed it, else the latest; empty where there is none.
 std::string attempt_dir(const JobRecord& record) {
   if (record.completion) return record.completion->completed.attempt_dir;
   return record.attempts.empty() ? "" : record.attempts.back().name.path();
+}
+
+std::string remark(const JobRecord& record, const std::string& state, const journal::RunDirectory& run) {
+  if (record.state == JobState::reused) return "unchanged since " + record.from_run;
+  if (record.state == JobState::blocked) return "needs `" + record.by + "`";
+  const std::string folder = attempt_dir(record);
+  const nlohmann::json latest = folder.empty() ? nlohmann::json() : latest_metrics(run.path() / folder);
+  if (state == "running") return telemetry::progress_text(latest);
+  std::string text = record.state == JobState::failed ? record.reason : "";
+  if (is_training(latest)) text += (text.empty() ? "" : "; ") + standing_text(latest);
+  const std::string expectation = expectation_text(latest);
+  return text + (expectation.empty() ? "" : "; " + expectation);
 }
 
 nlohmann::json time_json(std::int64_t us) {
@@ -79,48 +83,22 @@ RunStatus read_status(const journal::RunDirectory& run) {
   return status;
 }
 
-std::string progress_text(const nlohmann::json& metrics) {
-  if (!metrics.is_object()) return "";
-  std::string text;
-  const auto add = [&text](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
-  const auto number = [&](const char* key) {
-    const auto found = metrics.find(key);
-    return found != metrics.end() && found->is_number() ? found->get<double>() : -1.0;
-  };
-  if (number("step") >= 0) {
-    std::string step = "step " + std::to_string(static_cast<long long>(number("step")));
-    if (number("steps") > 0) step += "/" + std::to_string(static_cast<long long>(number("steps")));
-    add(step);
-  }
-  if (number("rate") > 0) {
-    const std::string unit = metrics.value("unit", "");
-    // "12.3 MB/s" rather than "12.3 M bytes/s".
-    if (unit == "bytes/s") {
-      const std::string rate = count_text(number("rate"));
-      add(rate + (rate.find(' ') == std::string::npos ? " B/s" : "B/s"));
-    } else {
-      add(count_text(number("rate")) + " " + unit);
-    }
-  }
-  if (number("eta_s") >= 0) add(duration_text(number("eta_s")) + " left");
-  return text;
-}
-
-nlohmann::json last_metrics(const std::filesystem::path& attempt_dir) {
+nlohmann::json latest_metrics(const std::filesystem::path& attempt_dir) {
+  // Enough for some hundred lines: the last validation is most often among them.
+  constexpr std::int64_t kTail = 65536;
   std::ifstream file(attempt_dir / "metrics.jsonl", std::ios::binary | std::ios::ate);
   if (!file) return nullptr;
   const auto size = static_cast<std::int64_t>(file.tellg());
-  const std::int64_t begin = std::max<std::int64_t>(0, size - 16384);
-  std::string tail(static_cast<std::size_t>(size - begin), '\0');
+  const std::int64_t begin = std::max<std::int64_t>(0, size - kTail);
   file.seekg(begin);
-  file.read(tail.data(), static_cast<std::streamsize>(tail.size()));
-  tail.resize(static_cast<std::size_t>(file.gcount()));
-  const std::size_t end = tail.rfind('\n');
-  if (end == std::string::npos || end == 0) return nullptr;
-  const std::size_t previous = tail.rfind('\n', end - 1);
-  const std::size_t start = previous == std::string::npos ? 0 : previous + 1;
-  nlohmann::json line = nlohmann::json::parse(tail.substr(start, end - start), nullptr, false);
-  return line.is_discarded() ? nlohmann::json() : line;
+  std::string text;
+  if (begin > 0) std::getline(file, text);
+  nlohmann::json latest;
+  while (std::getline(file, text) && !file.eof()) {  // what has no newline yet is still being written
+    const nlohmann::json line = nlohmann::json::parse(text, nullptr, false);
+    if (line.is_object()) telemetry::take_in(latest, line);
+  }
+  return latest;
 }
 
 std::string status_text(const RunStatus& status, const journal::RunDirectory& run) {
@@ -180,8 +158,9 @@ nlohmann::json status_json(const RunStatus& status, const journal::RunDirectory&
           entry["outputs"][name]["digest"] = output.digest();
         }
       }
-      if (entry["state"] == "running" && !record->attempts.empty()) {
-        entry["metrics"] = last_metrics(run.path() / record->attempts.back().name.path());
+      if (!attempt_dir(*record).empty() && record->state != JobState::reused) {
+        nlohmann::json latest = latest_metrics(run.path() / attempt_dir(*record));
+        if (entry["state"] == "running" || is_training(latest)) entry["metrics"] = std::move(latest);
       }
     }
     jobs.push_back(std::move(entry));

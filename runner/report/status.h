@@ -28,11 +28,8 @@ struct RunStatus {
 /// Errors: core::Error where the plan cannot be read.
 RunStatus read_status(const journal::RunDirectory& run);
 
-/// What a running attempt last told: "step 3/8, 12.3 MB/s, 4 s left"; empty where nothing yet.
-std::string progress_text(const nlohmann::json& metrics);
-
-/// The last whole line of an attempt's metrics.jsonl; null where there is none.
-nlohmann::json last_metrics(const std::filesystem::path& attempt_dir);
+/// What an attempt last told in its metrics.jsonl (telemetry::take_in); null where it told nothing.
+nlohmann::json latest_metrics(const std::filesystem::path& attempt_dir);
 
 std::string status_text(const RunStatus& status, const journal::RunDirectory& run);
 nlohmann::json status_json(const RunStatus& status, const journal::RunDirectory& run);

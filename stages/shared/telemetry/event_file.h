@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -12,25 +11,26 @@
 
 namespace braise::telemetry {
 
-/// A number for TensorBoard's curve of that name: "train/loss".
+/// A point on TensorBoard's curve of that name: "train/loss".
 struct Scalar {
   std::string_view tag;
   float value = 0;
 };
 
-/// A TensorBoard event file: TFRecords that hold Event messages. Only the rank that tells of the job writes one.
-/// Every attempt has a folder of its own, which shows the whole job: `tensorboard --logdir <attempt>/tensorboard`.
+/// A TensorBoard event file: Event messages in TFRecord frames. Only the rank that tells of the job writes one. Every
+/// attempt has a folder of its own, which shows the whole job: `tensorboard --logdir <attempt>/tensorboard`.
 class EventFile {
  public:
-  /// Copies the whole records of earlier attempts' event files into `folder` (made where missing) and begins a file
-  /// that sorts behind them. Its first event tells readers to forget all that was told of steps after `resume_step`,
-  /// the last step that is kept (0 at a fresh start). `earlier` are the folders of earlier attempts' event files, of
-  /// which those not there are passed over; each holds what was there before it, so of files of one name the longest is
-  /// taken. Errors: core::Error naming the file.
-  EventFile(const std::filesystem::path& folder, std::int64_t resume_step,
-            const std::vector<std::filesystem::path>& earlier);
+  /// Copies the whole records of earlier attempts' event files into `folder` (made where missing), and begins a file
+  /// that sorts behind them. `earlier`: the folders of earlier attempts' event files, oldest first; those that are not
+  /// there are passed over. Errors: core::Error naming the file.
+  EventFile(const std::filesystem::path& folder, const std::vector<std::filesystem::path>& earlier);
 
-  /// One point on each of the curves. Written at once, so that a kill loses nothing.
+  /// Training goes on from that step: readers forget all that was told of later ones, and all where it is 0. Also
+  /// before the first step.
+  void restart(std::int64_t resume_step);
+
+  /// A point on each of the curves. Written at once: a kill loses nothing.
   void add_scalars(std::int64_t step, std::span<const Scalar> scalars);
 
   /// A text in Markdown, for TensorBoard's page of texts.

@@ -49,7 +49,7 @@ class PhaseTimer {
 
   void enter(Phase phase, Clock::time_point now);
   void leave(Clock::time_point now);
-  void count_step() { ++totals_.steps; }
+  void count_step() { ++steps_; }
 
   /// Of the time until now, open phases included.
   PhaseTotals totals(Clock::time_point now = Clock::now()) const;
@@ -57,7 +57,9 @@ class PhaseTimer {
  private:
   Phase current() const { return open_.empty() ? Phase::kOther : open_.back(); }
 
-  PhaseTotals totals_;
+  void settle(Clock::time_point now);
+
+  std::int64_t steps_ = 0;
   std::array<Clock::duration, kPhases> spent_{};
   std::vector<Phase> open_;
   Clock::time_point since_;  ///< what came before is in spent_
@@ -73,8 +75,8 @@ struct Profile {
 /// phase's name as category). On the thread that runs the training.
 class Scope {
  public:
-  /// `name` must outlive the scope.
-  Scope(Profile& profile, Phase phase, std::string_view name, std::initializer_list<SpanArgument> arguments = {});
+  /// `label` is the span's name, and must outlive the scope.
+  Scope(Profile& profile, Phase phase, std::string_view label, std::initializer_list<SpanArgument> arguments = {});
   ~Scope();
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
+#include <map>
 #include <mutex>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 namespace braise::telemetry {
@@ -22,7 +24,6 @@ struct SpanArgument {
   const char* name = nullptr;
   std::int64_t value = 0;
 };
-inline constexpr std::size_t kMaxSpanArguments = 3;
 
 /// What one rank did in chosen steps, as a trace in Chrome's JSON format, which ui.perfetto.dev and chrome://tracing
 /// open: processes are ranks, threads are threads. Costs a load of a flag where it is off. Threads may record at once.
@@ -45,24 +46,23 @@ class Trace {
   /// Writes what is not written yet: call where training ends early. Errors: core::Error naming the file.
   void close();
 
-  /// What the calling thread is called: "prefetch". Else "thread <n>", the first that records "main".
+  /// What the calling thread is called: "prefetch". Else the one that made the trace is "main", others "thread <n>".
   void name_thread(std::string_view name);
 
   /// A span of the calling thread. Where recording stopped before its end, it is left out.
   void record(std::string_view category, std::string_view name, Clock::time_point begin, Clock::time_point end,
-              std::initializer_list<SpanArgument> arguments = {});
+              std::span<const SpanArgument> arguments = {});
 
  private:
   struct Event {
     std::string category, name;
     std::int64_t begin_ns, duration_ns;
-    int thread;
-    std::size_t argument_count;
-    std::array<SpanArgument, kMaxSpanArguments> arguments;
+    std::size_t thread;
+    std::vector<SpanArgument> arguments;
   };
 
-  int thread_index_locked();
-  void write();
+  std::size_t thread_index_locked();
+  void write_locked();
 
   const std::filesystem::path path_;
   const int rank_;
@@ -73,8 +73,9 @@ class Trace {
   Clock::time_point step_begin_;
   std::mutex mutex_;
   std::vector<Event> events_;
-  std::vector<std::string> threads_;  ///< names by index
-  bool written_ = true;
+  std::map<std::thread::id, std::size_t> indices_;
+  std::vector<std::string> threads_;  ///< names, by index
+  bool is_written_ = true;
 };
 
 /// A span of the calling thread from construction to destruction: for threads beside the training (prefetch, saving)
@@ -91,14 +92,13 @@ class Span {
  private:
   Trace* trace_ = nullptr;  ///< null where the trace was off
   std::string_view category_, name_;
-  std::size_t argument_count_ = 0;
-  std::array<SpanArgument, kMaxSpanArguments> arguments_;
+  std::vector<SpanArgument> arguments_;
   Clock::time_point begin_;
 };
 
 /// Puts trace.<rank>.json of all `ranks` together as `folder`/trace.json, durably: viewers open one file. Call on one
-/// rank once all have ended their traced steps (a barrier). Errors: core::Error naming the file that is missing or
-/// broken.
+/// rank once all have written theirs (a barrier). Where none has, since training reached no chosen step, nothing is
+/// written. Errors: core::Error naming a file that is broken, or missing beside others.
 void merge_traces(const std::filesystem::path& folder, int ranks);
 
 }  // namespace braise::telemetry

@@ -10,26 +10,6 @@
 namespace braise::report {
 namespace {
 
-TEST_CASE("quantities for people") {
-  CHECK(bytes_text(0) == "0 B");
-  CHECK(bytes_text(1023) == "1023 B");
-  CHECK(bytes_text(1024) == "1 KiB");
-  CHECK(bytes_text(1536) == "1.5 KiB");
-  CHECK(bytes_text(1048575) == "1 MiB");
-  CHECK(bytes_text(std::uint64_t{150} << 30) == "150 GiB");
-  CHECK(duration_text(-1) == "0.0 s");
-  CHECK(duration_text(9.94) == "9.9 s");
-  CHECK(duration_text(59.4) == "59 s");
-  CHECK(duration_text(60) == "1 min 00 s");
-  CHECK(duration_text(3661) == "1 h 01 min");
-  CHECK(duration_text(90000) == "1 d 01 h");
-  CHECK(count_text(0) == "0");
-  CHECK(count_text(999.4) == "999");
-  CHECK(count_text(999.6) == "1.00 k");
-  CHECK(count_text(12345) == "12.3 k");
-  CHECK(count_text(4560000) == "4.56 M");
-}
-
 TEST_CASE("a table's columns are aligned by characters") {
   Table table({"a", "b"});
   table.add({"größe", "1"});
