@@ -30,9 +30,9 @@ void check(const stages::RuleContext& context) {
   const json& prompts = config.at("prompts");
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     if (!prompts[i].is_object()) continue;
-    const std::string file = prompts[i].at("file");
+    const std::string file = prompts[i].at("path");
     if (is_of_this_run(file) || file.find_first_of("*?[") == std::string::npos) continue;
-    context.fault("/prompts/" + std::to_string(i) + "/file", "is a pattern of names",
+    context.fault("/prompts/" + std::to_string(i) + "/path", "is a pattern of names",
                   "name one file; give each file an entry of its own");
   }
 }
@@ -44,8 +44,8 @@ std::vector<stages::InputPattern> inputs(const json& config) {
   const json& prompts = config.at("prompts");
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     if (!prompts[i].is_object()) continue;
-    const std::string file = prompts[i].at("file");
-    if (!is_of_this_run(file)) patterns.push_back({"/prompts/" + std::to_string(i) + "/file", file, ""});
+    const std::string file = prompts[i].at("path");
+    if (!is_of_this_run(file)) patterns.push_back({"/prompts/" + std::to_string(i) + "/path", file, ""});
   }
   return patterns;
 }

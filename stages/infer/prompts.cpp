@@ -20,7 +20,7 @@ text::DocumentFormat::Kind kind_named(const std::string& word) {
 
 void read_file(const nlohmann::json& source, std::vector<std::string>& prompts,
                const std::function<void(const std::string&)>& note) {
-  const std::string path = source.at("file");
+  const std::string path = source.at("path");
   note("read the prompts of " + path);
   text::DocumentFormat format;
   format.kind = kind_named(source.at("format"));

@@ -4,7 +4,6 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
-#include "stages/shared/io/file.h"
 #include "stages/shared/model/config.h"
 #include "tests/stages/infer/config.h"
 #include "tests/stages/shared/model/small_models.h"
@@ -31,8 +30,8 @@ TEST_CASE("the files of the model and of prompts are inputs, unless the run make
   CHECK(pointers({{"model", "${stages.pretrain.checkpoint}"}}) == Lines{});
   CHECK(pointers({{"model", "${run.dir}/m"}}) == Lines{});
   CHECK(pointers({{"model", "${stages.a.checkpoint}"},
-                  {"prompts", {"x", {{"file", "/a.txt"}}, {{"file", "${stages.b.text}"}}}}}) ==
-        Lines{"/prompts/1/file /a.txt"});
+                  {"prompts", {"x", {{"path", "/a.txt"}}, {{"path", "${stages.b.text}"}}}}}) ==
+        Lines{"/prompts/1/path /a.txt"});
 }
 
 TEST_CASE("what the schema cannot say is checked") {
@@ -51,8 +50,8 @@ TEST_CASE("what the schema cannot say is checked") {
   CHECK(faults({{"samples", 3}, {"sampling", {{"temperature", 0}}}}) ==
         "/samples is 3, but at temperature 0 all are the same\n");
   CHECK(faults({{"sampling", {{"temperature", 0}}}}) == "");
-  CHECK(faults({{"prompts", {"x", {{"file", "/a/*.txt"}}}}}) == "/prompts/1/file is a pattern of names\n");
-  CHECK(faults({{"prompts", {{{"file", "/a.txt"}}, {{"file", "${stages.a.text}"}}, "what?"}}}) == "");
+  CHECK(faults({{"prompts", {"x", {{"path", "/a/*.txt"}}}}}) == "/prompts/1/path is a pattern of names\n");
+  CHECK(faults({{"prompts", {{{"path", "/a.txt"}}, {{"path", "${stages.a.text}"}}, "what?"}}}) == "");
 }
 
 TEST_CASE("memory is told where the model is known, and completions are counted where the prompts are") {
@@ -74,7 +73,7 @@ TEST_CASE("memory is told where the model is known, and completions are counted 
   resources.workers_per_node = 5;
   CHECK(estimate(five, files).memory_bytes_per_rank.at("kv") == 2 * 3 * 2 * 22 * 2 * 6 * 2);
   resources.workers_per_node = 1;
-  const stages::Estimate of_file = estimate({{"prompts", {"a", {{"file", "/a.txt"}}}}, {"batch", 4}}, files);
+  const stages::Estimate of_file = estimate({{"prompts", {"a", {{"path", "/a.txt"}}}}, {"batch", 4}}, files);
   CHECK(of_file.steps == 0);
   CHECK(of_file.memory_bytes_per_rank.at("kv") == 2 * 3 * 4 * 64 * 2 * 6 * 2);
   CHECK(estimate(five, {}).steps == 10);

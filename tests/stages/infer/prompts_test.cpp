@@ -18,7 +18,7 @@ std::vector<std::string> read(const json& prompts) {
 }
 
 json file(const std::filesystem::path& path, const std::string& format = "auto") {
-  return {{"file", path}, {"format", format}, {"text_key", "prompt"}};
+  return {{"path", path}, {"format", format}, {"text_key", "prompt"}};
 }
 
 TEST_CASE("prompts are texts, lines and JSON lines, in order") {

@@ -120,7 +120,7 @@ TEST_CASE("completions stand in the order of prompts and samples, whatever the b
 TEST_CASE("prompts come from files too, and an empty one begins with the end of a document") {
   const Place place;
   const fs::path lines = place.folder.write("prompts.txt", "one\ntwo\n");
-  const auto context = place.context({{"prompts", {"", {{"file", lines}, {"format", "auto"}, {"text_key", "text"}}}},
+  const auto context = place.context({{"prompts", {"", {{"path", lines}, {"format", "auto"}, {"text_key", "text"}}}},
                                       {"sampling", {{"temperature", 0}}}});
   const io::FileDigest digest = io::digest_file(lines);
   context->job_.inputs = {{lines, digest.bytes, digest.sha256}};
