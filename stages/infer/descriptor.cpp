@@ -109,7 +109,7 @@ const stages::StageDescriptor& descriptor() {
       .devices = {"cpu"},
       .outputs = {{"generations", "artifacts/generations.jsonl",
                    "the completions, a JSON line each; see schemas/generations.schema.json"},
-                  {"text", "artifacts/generations.txt", "the same to be read: prompts and what follows them"}},
+                  {"text", "artifacts/generations.txt", "the same to be read: prompts and what follows them", true}},
       .check = check,
       .inputs = inputs,
       .estimate = estimate,
