@@ -5,6 +5,7 @@
 
 #include "kernels/core/error.h"
 #include "stages/api/descriptor.h"
+#include "stages/api/input_path.h"
 #include "stages/infer/settings.h"
 #include "stages/shared/model/generation_memory.h"
 
@@ -27,13 +28,16 @@ void check(const stages::RuleContext& context) {
     context.fault("/samples", "is " + config.at("samples").dump() + ", but at temperature 0 all are the same",
                   "must be 1, or sampling.temperature above 0");
   }
+  const auto check_path = [&](const std::string& pointer, const std::string& path, const char* remedy) {
+    if (is_of_this_run(path) || !stages::is_pattern(path)) return;
+    context.fault(pointer, "is a pattern of names", std::string(remedy) + "; escape a special character as \"[*]\"");
+  };
+  check_path("/model", config.at("model"), "name one folder");
   const json& prompts = config.at("prompts");
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     if (!prompts[i].is_object()) continue;
-    const std::string file = prompts[i].at("path");
-    if (is_of_this_run(file) || file.find_first_of("*?[") == std::string::npos) continue;
-    context.fault("/prompts/" + std::to_string(i) + "/path", "is a pattern of names",
-                  "name one file; give each file an entry of its own");
+    check_path("/prompts/" + std::to_string(i) + "/path", prompts[i].at("path"),
+               "name one file, and give each an entry of its own");
   }
 }
 

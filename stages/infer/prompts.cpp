@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "stages/api/input_path.h"
 #include "stages/shared/text/document_reader.h"
 #include "stages/shared/weights/text.h"
 
@@ -20,7 +21,7 @@ text::DocumentFormat::Kind kind_named(const std::string& word) {
 
 void read_file(const nlohmann::json& source, std::vector<std::string>& prompts,
                const std::function<void(const std::string&)>& note) {
-  const std::string path = source.at("path");
+  const std::string path = stages::input_path(source.at("path"));
   note("read the prompts of " + path);
   text::DocumentFormat format;
   format.kind = kind_named(source.at("format"));

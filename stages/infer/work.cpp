@@ -13,6 +13,7 @@
 #include "kernels/comm/communicator.h"
 #include "kernels/core/arena.h"
 #include "kernels/core/error.h"
+#include "stages/api/input_path.h"
 #include "stages/infer/finished.h"
 #include "stages/infer/generator.h"
 #include "stages/infer/model_source.h"
@@ -122,7 +123,7 @@ void Infer::deal() {
   if (mine_.empty()) return;
   context_.operation("load the model");
   model_ =
-      load_model(*stream_, job_.config.at("model").get<std::string>(), settings_.compute, job_.config.at("tokenizer"));
+      load_model(*stream_, stages::input_path(job_.config.at("model")), settings_.compute, job_.config.at("tokenizer"));
   context_.log("the model has " + std::to_string(model_.decoder->config().parameter_count()) + " parameters, in " +
                core::bytes_text(ledger_.current_bytes(core::Space::kDevice, core::Category::kParameters)));
   std::map<std::size_t, Generation> taken = take_over(context_, *model_.tokenizer);

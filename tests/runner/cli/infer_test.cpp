@@ -15,8 +15,8 @@ using Catch::Contains;
 
 TEST_CASE("a recipe that continues prompts shows what came of them, and what has run is reused") {
   const test::TemporaryFolder folder;
-  test::write_hugging_face(folder.path() / "model", test::byte_model(), 2);
-  const fs::path recipe = folder.write("story.yaml", R"(recipe: 1
+  test::write_hugging_face(folder.path() / "odd[1]/model", test::byte_model(), 2);
+  const fs::path recipe = folder.write("odd[1]/story.yaml", R"(recipe: 1
 name: story
 resources: {workers_per_node: 2, host_memory: 64MiB}
 stages:
@@ -55,7 +55,7 @@ stages:
       test::run_program({test::program("braise"), "plan", recipe, "--runs", folder.path() / "other"});
   CHECK_THAT(planned.out, Contains("2 completions"));
   // A model that is not there is told before anything runs.
-  fs::remove_all(folder.path() / "model");
+  fs::remove_all(folder.path() / "odd[1]/model");
   const test::Finished missing = run();
   CHECK(missing.status == 2);
   CHECK_THAT(missing.err, Contains("story.yaml:7:12: stages.story.model: no file matches"));

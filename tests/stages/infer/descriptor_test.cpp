@@ -51,6 +51,8 @@ TEST_CASE("what the schema cannot say is checked") {
         "/samples is 3, but at temperature 0 all are the same\n");
   CHECK(faults({{"sampling", {{"temperature", 0}}}}) == "");
   CHECK(faults({{"prompts", {"x", {{"path", "/a/*.txt"}}}}}) == "/prompts/1/path is a pattern of names\n");
+  CHECK(faults({{"prompts", {"x", {{"path", "/a[?]b.txt"}}}}}) == "");
+  CHECK(faults({{"model", "/models/*"}}) == "/model is a pattern of names\n");
   CHECK(faults({{"prompts", {{{"path", "/a.txt"}}, {{"path", "${stages.a.text}"}}, "what?"}}}) == "");
 }
 
