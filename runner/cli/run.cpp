@@ -11,6 +11,7 @@
 #include "runner/journal/run_directory.h"
 #include "runner/launch/local.h"
 #include "runner/report/live.h"
+#include "runner/report/shown_outputs.h"
 #include "runner/schedule/scheduler.h"
 #include "stages/shared/io/file.h"
 #include "stages/shared/yaml/parse.h"
@@ -88,7 +89,9 @@ int execute(const plan::Plan& plan, const journal::RunDirectory& run, const jour
   if (outcome == schedule::Outcome::stopped) {
     std::fprintf(stderr, "stopped; continue with: braise resume %s\n", run.path().c_str());
   }
-  return outcome == schedule::Outcome::completed ? kSuccess : kRunFailed;
+  if (outcome != schedule::Outcome::completed) return kRunFailed;
+  std::fputs(report::shown_outputs(plan, run).c_str(), stderr);
+  return kSuccess;
 }
 
 /// Prints the run's folder as the last line on standard output, whatever way the run ends.

@@ -25,6 +25,7 @@ struct OutputDeclaration {
   std::string name;         ///< "tokens"
   std::string path;         ///< relative to the attempt's folder: "artifacts/tokens.h5"
   std::string description;  ///< for `braise kinds`
+  bool shown = false;       ///< printable text whose beginning `braise run` shows when the run is completed
 };
 
 /// What a kind can tell beforehand.

@@ -26,10 +26,6 @@ KvCache::KvCache(core::Arena& arena, const Config& config, core::Dtype dtype, st
   values_ = arena.tensor(dtype, shape, core::Category::kKv, "values");
 }
 
-std::int64_t KvCache::bytes(const Config& config, core::Dtype dtype, std::int64_t sequences, std::int64_t positions) {
-  return 2 * shape_of(config, sequences, positions).elements() * (core::bits(dtype) / 8);
-}
-
 bool KvCache::fits(const Config& config, core::Dtype dtype) const {
   return keys_.view.dtype() == dtype && keys_.view.shape() == shape_of(config, sequences(), positions_);
 }

@@ -23,12 +23,9 @@ struct Extension {
 /// again. Contiguous: each sequence has room for as many positions. Decoder::extend fills it.
 class KvCache {
  public:
-  /// Memory of category kKv, from an arena that must outlive it: bytes() of it. Sequences are empty.
+  /// Memory of category kKv, from an arena that must outlive it: kv_cache_bytes of it. Sequences are empty.
   /// Errors: core::Error where there is no sequence or position, and for other dtypes than floating-point ones.
   KvCache(core::Arena& arena, const Config& config, core::Dtype dtype, std::int64_t sequences, std::int64_t positions);
-
-  /// What such a cache takes.
-  static std::int64_t bytes(const Config& config, core::Dtype dtype, std::int64_t sequences, std::int64_t positions);
 
   /// Whether it can be of a decoder with that configuration and dtype.
   bool fits(const Config& config, core::Dtype dtype) const;

@@ -42,6 +42,7 @@ class DocumentReader {
   /// Gives the next document; false at the end.
   bool next(std::string& document);
 
+  bool reads_json_lines() const { return json_lines_; }
   Position position() const { return position_; }  ///< before the next document
   bool can_seek() const { return source_->can_seek(); }
   void seek(Position position);  ///< see TextSource::seek

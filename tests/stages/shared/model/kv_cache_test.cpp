@@ -8,6 +8,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/random.h"
 #include "stages/shared/model/decoder.h"
+#include "stages/shared/model/generation_memory.h"
 #include "tests/stages/shared/model/small_models.h"
 #include "tests/support/tensors.h"
 
@@ -138,8 +139,8 @@ TEST_CASE("a cache is memory of its own category, as much as it says") {
   Bench bench;
   const Config config = small_llama();
   const KvCache cache(bench.arena(), config, Dtype::kBfloat16, 3, 64);
-  CHECK(KvCache::bytes(config, Dtype::kBfloat16, 3, 64) == 2 * 2 * 3 * 3 * 2 * 64 * 6);
-  CHECK(bench.ledger().current_bytes(Space::kDevice, Category::kKv) == KvCache::bytes(config, Dtype::kBfloat16, 3, 64));
+  CHECK(model::kv_cache_bytes(config, Dtype::kBfloat16, 3, 64) == 2 * 2 * 3 * 3 * 2 * 64 * 6);
+  CHECK(bench.ledger().current_bytes(Space::kDevice, Category::kKv) == model::kv_cache_bytes(config, Dtype::kBfloat16, 3, 64));
 }
 
 TEST_CASE("passes that do not fit the cache are refused, and change nothing") {

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "kernels/core/error.h"
+#include "stages/api/descriptor.h"
+#include "stages/api/input_path.h"
+#include "stages/infer/settings.h"
+#include "stages/shared/model/generation_memory.h"
+
+namespace braise::infer {
+namespace {
+
+using nlohmann::json;
+
+// Texts, tokens and buffers of files.
+constexpr std::uint64_t kBufferBytes = std::uint64_t{16} << 20;
+
+/// Whether the path names a file that another stage of the run leaves.
+bool is_of_this_run(const std::string& path) {
+  return path.starts_with("${run.") || path.starts_with("${stages.");
+}
+
+void check(const stages::RuleContext& context) {
+  const json& config = context.config;
+  if (config.at("sampling").at("temperature") == 0 && config.at("samples") > 1) {
+    context.fault("/samples", "is " + config.at("samples").dump() + ", but at temperature 0 all are the same",
+                  "must be 1, or sampling.temperature above 0");
+  }
+  const auto check_path = [&](const std::string& pointer, const std::string& path, const char* remedy) {
+    if (is_of_this_run(path) || !stages::is_pattern(path)) return;
+    context.fault(pointer, "is a pattern of names", std::string(remedy) + "; escape a special character as \"[*]\"");
+  };
+  check_path("/model", config.at("model"), "name one folder");
+  const json& prompts = config.at("prompts");
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    if (!prompts[i].is_object()) continue;
+    check_path("/prompts/" + std::to_string(i) + "/path", prompts[i].at("path"),
+               "name one file, and give each an entry of its own");
+  }
+}
+
+std::vector<stages::InputPattern> inputs(const json& config) {
+  std::vector<stages::InputPattern> patterns;
+  const std::string model = config.at("model");
+  if (!is_of_this_run(model)) patterns.push_back({"/model", model + "/*", ""});  // all files of a folder make the model
+  const json& prompts = config.at("prompts");
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    if (!prompts[i].is_object()) continue;
+    const std::string file = prompts[i].at("path");
+    if (!is_of_this_run(file)) patterns.push_back({"/prompts/" + std::to_string(i) + "/path", file, ""});
+  }
+  return patterns;
+}
+
+/// The configuration of a Hugging Face folder among the inputs.
+std::optional<model::Config> model_of(const std::vector<stages::InputFile>& inputs) {
+  for (const stages::InputFile& file : inputs) {
+    if (!file.path.ends_with("/config.json")) continue;
+    try {
+      return model::read_hugging_face(file.path);
+    } catch (const core::Error&) {
+      return std::nullopt;  // the job itself tells what is wrong with it
+    }
+  }
+  return std::nullopt;
+}
+
+stages::Estimate estimate(const json& config, const stages::Resources& resources,
+                          const std::vector<stages::InputFile>& inputs) {
+  stages::Estimate result;
+  result.step_unit = "completion";
+  const Settings settings(settings_from(config, 0));
+  bool known = true;         // whether all prompts are
+  std::int64_t longest = 1;  // in bytes: there are no more tokens
+  for (const json& prompt : config.at("prompts")) {
+    known = known && prompt.is_string();
+    if (known) longest = std::max(longest, std::ssize(prompt.get_ref<const std::string&>()));
+  }
+  const std::uint64_t prompts = config.at("prompts").size();
+  if (known) result.steps = prompts * settings.samples;
+  const std::optional<model::Config> model = model_of(inputs);
+  if (!model) return result;  // a model that is still to be made is not known yet
+
+  model::GenerationShape shape;
+  shape.threads = resources.threads;
+  shape.sequences = settings.batch;
+  shape.positions = model->positions;
+  shape.pass_tokens = std::max(kPassTokens, settings.batch);
+  if (known) {
+    const auto ranks = static_cast<std::uint64_t>(resources.ranks());
+    shape.sequences = std::min(shape.sequences, static_cast<std::int64_t>((result.steps + ranks - 1) / ranks));
+    shape.positions = std::min(shape.positions, longest + settings.sampling.max_tokens - 1);
+    shape.pass_tokens = std::min(shape.pass_tokens, shape.sequences * longest);
+  }
+  const model::GenerationMemory memory = model::generation_memory(*model, settings.compute, shape);
+  result.memory_bytes_per_rank["parameters"] = static_cast<std::uint64_t>(memory.parameters);
+  result.memory_bytes_per_rank["kv"] = static_cast<std::uint64_t>(memory.kv);
+  result.memory_bytes_per_rank["activations"] = static_cast<std::uint64_t>(memory.activations);
+  result.memory_bytes_per_rank["workspace"] = static_cast<std::uint64_t>(memory.workspace) + kBufferBytes;
+  return result;
+}
+
+}  // namespace
+
+const stages::StageDescriptor& descriptor() {
+  static const stages::StageDescriptor descriptor = {
+      .kind = "infer",
+      .version = 1,
+      .summary = "Continues prompts with a model.",
+      .reusable = true,
+      .devices = {"cpu"},
+      .outputs = {{"generations", "artifacts/generations.jsonl",
+                   "the completions, a JSON line each; see schemas/generations.schema.json"},
+                  {"text", "artifacts/generations.txt", "the same to be read: prompts and what follows them", true}},
+      .check = check,
+      .inputs = inputs,
+      .estimate = estimate,
+  };
+  return descriptor;
+}
+
+}  // namespace braise::infer

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/dtype.h"
+#include "stages/shared/model/config.h"
+
+namespace braise::model {
+
+/// What a KvCache of so many sequences and positions takes.
+std::int64_t kv_cache_bytes(const Config& config, core::Dtype dtype, std::int64_t sequences, std::int64_t positions);
+
+/// How a decoder generates.
+struct GenerationShape {
+  std::int64_t sequences = 1;    ///< in the cache
+  std::int64_t positions = 1;    ///< of each
+  std::int64_t pass_tokens = 1;  ///< that go through in one pass at most, of all sequences together
+  int threads = 1;
+};
+
+/// What a decoder without gradients, its cache and its passes hold at most, in bytes by ledger category, where a
+/// processor multiplies the compute dtype as it is.
+struct GenerationMemory {
+  std::int64_t parameters = 0;  ///< with the copies packed for products
+  std::int64_t kv = 0;
+  std::int64_t activations = 0;  ///< with the logits
+  std::int64_t workspace = 0;
+};
+
+GenerationMemory generation_memory(const Config& config, core::Dtype compute, const GenerationShape& shape);
+
+}  // namespace braise::model
