@@ -2,9 +2,12 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <chrono>
 #include <climits>
 
 #include "kernels/comm/communicator.h"
+#include "kernels/comm/split.h"
+#include "kernels/comm/transport.h"
 #include "kernels/core/error.h"
 
 namespace braise::comm {
@@ -30,12 +33,89 @@ int count_of(std::size_t bytes, const char* operation) {
 // What all ranks together give in one round of an all_gather.
 constexpr std::uint64_t kRoundBytes = std::uint64_t{64} << 20;
 
+class MpiMessage final : public Transport::Message {
+ public:
+  MpiMessage(MPI_Request request, bool received, std::size_t bytes)
+      : request_(request), received_(received), bytes_(bytes) {}
+
+  ~MpiMessage() override {
+    if (request_ == MPI_REQUEST_NULL) return;
+    if (received_) {
+      // Until MPI says so it may still write where this was to be received; a partner that has gone may leave it
+      // waiting, and then the job is about to end.
+      MPI_Cancel(&request_);
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+      int done = 0;
+      while (done == 0 && std::chrono::steady_clock::now() < end) {
+        if (MPI_Test(&request_, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) break;
+      }
+    }
+    if (request_ != MPI_REQUEST_NULL) MPI_Request_free(&request_);
+  }
+  MpiMessage(const MpiMessage&) = delete;
+  MpiMessage& operator=(const MpiMessage&) = delete;
+
+  bool done() override {
+    if (request_ == MPI_REQUEST_NULL) return true;
+    int done = 0;
+    MPI_Status status;
+    check(MPI_Test(&request_, &done, &status), "MPI_Test");
+    if (done == 0) return false;
+    if (received_) {
+      int count = 0;
+      check(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count");
+      if (static_cast<std::size_t>(count) != bytes_) {
+        throw core::Error("a message of " + std::to_string(count) + " bytes from rank " +
+                          std::to_string(status.MPI_SOURCE) + ", not of " + std::to_string(bytes_));
+      }
+    }
+    return true;
+  }
+
+ private:
+  MPI_Request request_;
+  bool received_;
+  std::size_t bytes_;
+};
+
+class MpiTransport final : public Transport {
+ public:
+  explicit MpiTransport(MPI_Comm comm) : comm_(comm) {
+    int provided = 0;
+    check(MPI_Query_thread(&provided), "MPI_Query_thread");
+    if (provided < MPI_THREAD_MULTIPLE) {
+      throw core::Error("messages beside a computation need MPI_THREAD_MULTIPLE, which MPI was not started with");
+    }
+  }
+
+  std::unique_ptr<Message> send(int to, int tag, std::span<const std::byte> bytes) override {
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Isend(bytes.data(), count_of(bytes.size(), "send"), MPI_BYTE, to, tag, comm_, &request), "MPI_Isend");
+    return std::make_unique<MpiMessage>(request, false, bytes.size());
+  }
+
+  std::unique_ptr<Message> receive(int from, int tag, std::span<std::byte> bytes) override {
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Irecv(bytes.data(), count_of(bytes.size(), "receive"), MPI_BYTE, from, tag, comm_, &request),
+          "MPI_Irecv");
+    return std::make_unique<MpiMessage>(request, true, bytes.size());
+  }
+
+ private:
+  MPI_Comm comm_;
+};
+
+/// MPI_COMM_WORLD's duplicate: it keeps these messages apart from any library's.
+MPI_Comm duplicate_of_world() {
+  MPI_Comm comm = MPI_COMM_NULL;
+  check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");  // of this call too
+  check(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
+  return comm;
+}
+
 class MpiCommunicator final : public Communicator {
  public:
-  MpiCommunicator() {
-    // A duplicate keeps these messages apart from any library's on MPI_COMM_WORLD. Its own failure is reported too.
-    check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-    check(MPI_Comm_dup(MPI_COMM_WORLD, &comm_), "MPI_Comm_dup");
+  explicit MpiCommunicator(MPI_Comm comm) : comm_(comm) {
     check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
     check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
   }
@@ -115,8 +195,19 @@ class MpiCommunicator final : public Communicator {
     check(MPI_Alltoall(send.data(), count, MPI_BYTE, receive.data(), count, MPI_BYTE, comm_), "MPI_Alltoall");
   }
 
+  std::unique_ptr<Communicator> split(std::span<const int> ranks) override {
+    const int place = place_in(ranks, rank_, size_);
+    MPI_Comm part = MPI_COMM_NULL;
+    check(MPI_Comm_split(comm_, *std::min_element(ranks.begin(), ranks.end()), place, &part), "MPI_Comm_split");
+    auto communicator = std::make_unique<MpiCommunicator>(part);
+    check_split(*communicator, ranks);
+    return communicator;
+  }
+
+  std::unique_ptr<Transport> transport() override { return std::make_unique<MpiTransport>(comm_); }
+
  private:
-  MPI_Comm comm_ = MPI_COMM_NULL;
+  MPI_Comm comm_;
   int rank_ = 0;
   int size_ = 0;
 };
@@ -124,7 +215,7 @@ class MpiCommunicator final : public Communicator {
 }  // namespace
 
 std::unique_ptr<Communicator> mpi() {
-  return std::make_unique<MpiCommunicator>();
+  return std::make_unique<MpiCommunicator>(duplicate_of_world());
 }
 
 }  // namespace braise::comm

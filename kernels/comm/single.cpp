@@ -2,10 +2,22 @@
 #include <algorithm>
 
 #include "kernels/comm/communicator.h"
+#include "kernels/comm/split.h"
+#include "kernels/comm/transport.h"
 #include "kernels/core/error.h"
 
 namespace braise::comm {
 namespace {
+
+class NoTransport final : public Transport {
+ public:
+  std::unique_ptr<Message> send(int to, int, std::span<const std::byte>) override {
+    throw core::Error("a message to rank " + std::to_string(to) + " of 1");
+  }
+  std::unique_ptr<Message> receive(int from, int, std::span<std::byte>) override {
+    throw core::Error("a message from rank " + std::to_string(from) + " of 1");
+  }
+};
 
 class SingleCommunicator final : public Communicator {
  public:
@@ -32,6 +44,13 @@ class SingleCommunicator final : public Communicator {
     }
     std::copy(send.begin(), send.end(), receive.begin());
   }
+
+  std::unique_ptr<Communicator> split(std::span<const int> ranks) override {
+    place_in(ranks, 0, 1);
+    return single();
+  }
+
+  std::unique_ptr<Transport> transport() override { return std::make_unique<NoTransport>(); }
 };
 
 }  // namespace

@@ -6,10 +6,12 @@
 #include <catch2/catch.hpp>
 
 #include "kernels/comm/all_reduce.h"
+#include "kernels/comm/collectives.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/core/arena.h"
 #include "kernels/core/error.h"
 #include "tests/mpi/mpirun.h"
+#include "tests/support/exchange_checks.h"
 
 namespace braise::comm {
 namespace {
@@ -109,6 +111,44 @@ TEST_CASE("a rank of the sum's test", "[.sum]") {
   MPI_Finalize();
 }
 
+TEST_CASE("a rank of the collectives' test", "[.collectives]") {
+  int provided = 0;
+  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided);
+  {
+    const auto comm = mpi();
+    CHECK_NOTHROW(test::exchange_checks(*comm));
+    comm->barrier();
+
+    // Ranks that disagree find it out, though the messages themselves are too long or too short.
+    core::MemoryLedger ledger;
+    core::Arena arena(core::kCpu, core::Space::kDevice, ledger);
+    {
+      const std::int64_t elements = comm->rank() == 0 ? 40'000 : 3;
+      const core::Tensor tensor =
+          arena.tensor(core::Dtype::kFloat32, core::Shape{elements}, core::Category::kGradients, "test");
+      std::fill_n(tensor.view.data<float>(), elements, 0.0f);
+      Collectives collectives(*comm, arena, "data");
+      CHECK_THROWS_WITH(collectives.all_reduce_sum(std::span(&tensor.view, 1), core::Category::kGradients).wait(),
+                        Catch::Contains("data axis: all_reduce_sum: ranks disagree"));
+      comm->barrier();
+    }
+    // Given up: what another rank sends later goes nowhere.
+    const core::Tensor tensor =
+        arena.tensor(core::Dtype::kFloat32, core::Shape{1000}, core::Category::kGradients, "test");
+    std::fill_n(tensor.view.data<float>(), 1000, 1.0f);
+    const auto pair = comm->split(comm->rank() < 2 ? std::vector<int>{0, 1} : std::vector<int>{comm->rank()});
+    if (comm->rank() == 0) {
+      Collectives collectives(*pair, arena, "pipeline");
+      { const Pending never = collectives.receive(tensor.view, 1, core::Category::kActivations); }
+      CHECK_THROWS_WITH(collectives.receive(tensor.view, 1, core::Category::kActivations).wait(),
+                        Catch::Contains("given up"));
+    }
+    comm->barrier();
+    CHECK(tensor.view.data<float>()[500] == 1.0f);
+  }
+  MPI_Finalize();
+}
+
 void check_ranks(int ranks, const std::string& hidden_case) {
   const test::TemporaryFolder folder;
   const test::Finished finished = test::run_program(
@@ -120,6 +160,10 @@ void check_ranks(int ranks, const std::string& hidden_case) {
 
 TEST_CASE("ranks exchange bytes over MPI") {
   check_ranks(3, "[.exchange]");
+}
+
+TEST_CASE("ranks exchange tensors over MPI while they go on") {
+  for (const int ranks : {2, 3, 4, 8}) check_ranks(ranks, "[.collectives]");
 }
 
 TEST_CASE("tensors are summed over ranks by a tree") {

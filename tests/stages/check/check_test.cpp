@@ -6,6 +6,7 @@
 #include <valijson/schema_parser.hpp>
 #include <valijson/validator.hpp>
 
+#include "kernels/comm/transport.h"
 #include "kernels/core/error.h"
 #include "schemas/schemas.h"
 #include "stages/check/exchange.h"
@@ -27,12 +28,15 @@ class LyingCommunicator final : public comm::Communicator {
   int rank() const override { return 1; }
   int size() const override { return 2; }
   void barrier() override {}
+  void all_gather(std::span<const std::byte>, std::span<std::byte>) override {}
   std::vector<std::string> all_gather(const std::string& mine) override { return {mine, mine}; }
   std::string broadcast(const std::string& bytes, int) override { return bytes; }
   std::int64_t all_max(std::int64_t value) override { return value; }
   void all_to_all(std::span<const std::byte> send, std::span<std::byte> receive, std::size_t) override {
     std::copy(send.begin(), send.end(), receive.begin());
   }
+  std::unique_ptr<Communicator> split(std::span<const int>) override { return nullptr; }
+  std::unique_ptr<comm::Transport> transport() override { return nullptr; }
 };
 
 TEST_CASE("an exchange that goes wrong is told with sender, receiver and byte") {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "kernels/comm/transport.h"
 #include "kernels/core/error.h"
 #include "stages/api/heartbeat.h"
 #include "stages/registry.h"
@@ -205,10 +206,13 @@ class TwoRanks final : public comm::Communicator {
   int rank() const override { return 0; }
   int size() const override { return 2; }
   void barrier() override {}
+  void all_gather(std::span<const std::byte>, std::span<std::byte>) override {}
   std::vector<std::string> all_gather(const std::string& mine) override { return {mine, other_}; }
   std::string broadcast(const std::string& bytes, int) override { return bytes; }
   std::int64_t all_max(std::int64_t value) override { return std::max(value, other_max_); }
   void all_to_all(std::span<const std::byte>, std::span<std::byte>, std::size_t) override {}
+  std::unique_ptr<Communicator> split(std::span<const int>) override { return nullptr; }
+  std::unique_ptr<comm::Transport> transport() override { return nullptr; }
 };
 
 TEST_CASE("ranks that differ in number, job or program are named") {

@@ -39,7 +39,7 @@ struct Loaded {
 Loaded load(const std::vector<fs::path>& attempts, int ranks = 1) {
   Loaded loaded;
   Lines log;
-  test::ThreadRanks::run(ranks, [&](comm::Communicator& comm) {
+  test::with_ranks(ranks, [&](comm::Communicator& comm) {
     const auto read_share = [&](const Checkpoint& checkpoint) {
       for (const TensorInfo& info : checkpoint.tensors()) {
         const Range range = share_of(info.shape.elements(), comm.rank(), comm.size());

@@ -67,7 +67,7 @@ std::filesystem::path save_sample(const std::filesystem::path& attempt, const Sa
                                   int ranks) {
   std::filesystem::create_directories(attempt);
   std::filesystem::path folder;
-  test::ThreadRanks::run(ranks, [&](comm::Communicator& comm) {
+  test::with_ranks(ranks, [&](comm::Communicator& comm) {
     Host host;
     Saver saver(comm, *host.stream, host.arena, {.attempt_dir = attempt, .retention = {}, .log = {}});
     saver.save(step, pieces_of(sample, comm.rank(), ranks), sample_metadata(step));

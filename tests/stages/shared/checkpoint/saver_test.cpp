@@ -119,7 +119,7 @@ TEST_CASE("without room for a snapshot, saving streams and says so") {
   const test::TemporaryFolder folder;
   const Sample state = sample(7);
   Lines log;
-  test::ThreadRanks::run(2, [&](comm::Communicator& comm) {
+  test::with_ranks(2, [&](comm::Communicator& comm) {
     Host host(comm.rank() == 0 ? 1 << 20 : core::kUnlimited);
     Saver saver(comm, *host.stream, host.arena, {.attempt_dir = folder.path(), .retention = {}, .log = log.writer()});
     Sample mine = state;
@@ -140,7 +140,7 @@ TEST_CASE("retention keeps the newest, the best and every so manieth, and only t
   const std::vector<double> losses = {9, 2, 5, 2, 7, 3, 4, 8, 6};  // of steps 10, 20, ...
   const auto kept = [&](Retention retention) {
     const test::TemporaryFolder attempt;
-    test::ThreadRanks::run(2, [&](comm::Communicator& comm) {
+    test::with_ranks(2, [&](comm::Communicator& comm) {
       Host host;
       Saver saver(comm, *host.stream, host.arena, {.attempt_dir = attempt.path(), .retention = retention, .log = {}});
       for (std::size_t i = 0; i < losses.size(); ++i) {
@@ -225,7 +225,7 @@ TEST_CASE("all ranks learn that one failed, and the next save is whole") {
   const test::TemporaryFolder folder;
   const Sample state = sample(3);
   std::atomic<int> failures{0};
-  test::ThreadRanks::run(3, [&](comm::Communicator& comm) {
+  test::with_ranks(3, [&](comm::Communicator& comm) {
     Host host;
     Saver saver(comm, *host.stream, host.arena, {.attempt_dir = folder.path(), .retention = {.last = 5}, .log = {}});
     saver.save(1, pieces_of(state, comm.rank(), 3), sample_metadata(1));
@@ -258,7 +258,7 @@ TEST_CASE("rank 0 does not wait for a part that never comes") {
   const test::TemporaryFolder folder;
   const Sample state = small_sample(3);
   std::string message;
-  test::ThreadRanks::run(2, [&](comm::Communicator& comm) {
+  test::with_ranks(2, [&](comm::Communicator& comm) {
     Host host;
     Saver saver(comm, *host.stream, host.arena,
                 {.attempt_dir = folder.path(), .retention = {}, .part_timeout_s = 0.2, .log = {}});
@@ -325,7 +325,7 @@ TEST_CASE("a full disk costs no checkpoint that stood") {
   fs::create_directories(attempt);
   const Sample state = sample(1);  // 5.3 MiB
   std::atomic<int> failures{0};
-  test::ThreadRanks::run(2, [&](comm::Communicator& comm) {
+  test::with_ranks(2, [&](comm::Communicator& comm) {
     Host host;
     Saver saver(comm, *host.stream, host.arena, {.attempt_dir = attempt, .retention = {.last = 9}, .log = {}});
     const auto save = [&](std::int64_t step) {

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/core/arena.h"
+#include "kernels/core/ledger.h"
+#include "kernels/core/tensor.h"
+#include "stages/shared/offload/block_io.h"
+
+namespace braise::offload {
+
+/// Where transfers may begin within a region: what O_DIRECT asks.
+inline constexpr std::int64_t kAlignment = 4096;
+
+/// A read or write that may still go on. The tensor must live and stay untouched until it is done; destroying it waits.
+class Transfer {
+ public:
+  Transfer();  ///< done
+  Transfer(Transfer&&) noexcept;
+  Transfer& operator=(Transfer&&) noexcept;
+  ~Transfer();
+
+  /// Whether it is done. Errors: as wait.
+  bool test();
+
+  /// Blocks until it is done. Errors: core::Error naming the file where it failed: the system's reason, or that it came
+  /// short. What a failed write was to replace may be there in part.
+  void wait();
+
+ private:
+  friend class NvmeStore;
+  struct State;
+  explicit Transfer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+/// Bytes of tensors kept outside of a device's arena, in regions. Used by one thread at a time; it outlives its
+/// transfers.
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  int regions() const { return static_cast<int>(sizes_.size()); }
+  std::int64_t bytes(int region) const { return sizes_.at(static_cast<std::size_t>(region)); }
+
+  /// tensor = the bytes of a region from `offset` on, and back. tensor: contiguous, anywhere (transfers of memory that
+  /// starts at a multiple of 4096 are not copied once more). offset: a multiple of kAlignment; a transfer ends at
+  /// another, or at the region's end. Transfers of the same bytes must not overlap in time where one writes.
+  virtual Transfer read(int region, std::int64_t offset, const core::TensorView& tensor) = 0;
+  virtual Transfer write(int region, std::int64_t offset, const core::ConstTensorView& tensor) = 0;
+
+  /// The region itself, where it lies in memory; else null.
+  virtual std::byte* memory(int region) = 0;
+
+  /// Memory that transfers will use again and again; see BlockIo::use_memory.
+  virtual bool use_memory(std::span<const std::span<std::byte>> memory) = 0;
+
+ protected:
+  explicit Store(std::span<const std::int64_t> sizes) : sizes_(sizes.begin(), sizes.end()) {}
+
+  /// Errors: core::Error where a transfer is not as read and write ask.
+  void check(const char* operation, int region, std::int64_t offset, const core::ConstTensorView& tensor) const;
+
+ private:
+  std::vector<std::int64_t> sizes_;
+};
+
+/// Regions of so many bytes in an arena, which is that of Space::kHost.
+std::unique_ptr<Store> host_store(core::Arena& arena, std::span<const std::int64_t> sizes, core::Category category,
+                                  std::string_view owner);
+
+/// Regions of so many bytes in a file of `folder` that has no name, so that nothing is left of it however this process
+/// ends. Its space is taken at once. It is read and written past the page cache by `io`, where that is null by
+/// io_uring; what the system does not have is replaced by the next best, and `log` told so. `arena`: of the copies that
+/// tensors which are not aligned need. Errors: core::Error naming the folder where the file cannot be made or has no
+/// space.
+std::unique_ptr<Store> nvme_store(const std::filesystem::path& folder, core::Arena& arena,
+                                  std::span<const std::int64_t> sizes, const std::function<void(std::string_view)>& log,
+                                  std::unique_ptr<BlockIo> io = nullptr);
+
+}  // namespace braise::offload
