@@ -153,11 +153,15 @@ struct Sizes {
 
   std::int64_t element_bytes() const { return lc::bytes_of(type); }
   /// Rows of the tiles that D as rows is cut into: all kTileRows but the last.
-  std::int64_t depth_rows(std::int64_t begin) const { return lc::row_count(std::min(lc::kTileRows, depth - begin)); }
+  std::int64_t depth_rows(std::int64_t begin) const {
+    return lc::row_count(type, std::min(lc::kTileRows, depth - begin));
+  }
   std::int64_t padded_depth() const {
     const std::int64_t last = (depth - 1) / lc::kTileRows * lc::kTileRows;
     return last + depth_rows(last);
   }
+  std::int64_t left_of_keys() const { return lc::left_elements(type, kKeys, depth); }             // keys x D
+  std::int64_t left_of_depth() const { return lc::left_elements(type, padded_depth(), kKeys); }   // D x keys
   std::int64_t right_of_depth() const { return lc::packed_elements(type, depth, kQueries); }      // D x queries
   std::int64_t right_of_queries() const { return lc::packed_elements(type, kQueries, columns); }  // queries x D
 };
@@ -165,9 +169,9 @@ struct Sizes {
 /// One thread's memory for one head of keys and the heads of queries that share it.
 struct Scratch {
   Scratch(std::byte* memory, const Sizes& s) : pieces(memory) {
-    keys = pieces.bytes_of(s.type, s.key_tiles * kKeys * s.depth);
-    values = pieces.bytes_of(s.type, s.key_tiles * kKeys * s.depth);
-    keys_transposed = pieces.bytes_of(s.type, s.key_tiles * s.padded_depth() * kKeys);
+    keys = pieces.bytes_of(s.type, s.key_tiles * s.left_of_keys());
+    values = pieces.bytes_of(s.type, s.key_tiles * s.left_of_keys());
+    keys_transposed = pieces.bytes_of(s.type, s.key_tiles * s.left_of_depth());
     d_keys = pieces.take<float>(s.key_tiles * kKeys * s.columns);
     d_values = pieces.take<float>(s.key_tiles * kKeys * s.columns);
     queries_transposed = pieces.bytes_of(s.type, s.query_tiles * s.right_of_depth());
@@ -213,13 +217,13 @@ void pack_keys(const Arguments& arguments, const Sizes& s, const Scratch& scratc
                std::int64_t group) {
   const core::ConstTensorView k = head_of(arguments.k, sequence, group);
   const core::ConstTensorView v = head_of(arguments.v, sequence, group);
-  const std::int64_t tile_bytes = kKeys * s.depth * s.element_bytes();
+  const std::int64_t tile_bytes = s.left_of_keys() * s.element_bytes();
   for (std::int64_t j = 0; j < s.key_tiles; ++j) {
     const std::int64_t begin = j * kKeys;
     const std::int64_t end = std::min(s.positions, begin + kKeys);
-    lc::pack_rows(s.type, scratch.keys + j * tile_bytes, k.slice(0, begin, end), kKeys, s.depth);
-    lc::pack_rows(s.type, scratch.values + j * tile_bytes, v.slice(0, begin, end), kKeys, s.depth);
-    lc::pack_rows(s.type, scratch.keys_transposed + j * s.padded_depth() * kKeys * s.element_bytes(),
+    lc::pack_left(s.type, scratch.keys + j * tile_bytes, k.slice(0, begin, end), kKeys, s.depth);
+    lc::pack_left(s.type, scratch.values + j * tile_bytes, v.slice(0, begin, end), kKeys, s.depth);
+    lc::pack_left(s.type, scratch.keys_transposed + j * s.left_of_depth() * s.element_bytes(),
                   k.slice(0, begin, end).transposed(0, 1), s.padded_depth(), kKeys);
   }
   std::fill_n(scratch.d_keys, s.key_tiles * kKeys * s.columns, 0.0f);
@@ -269,12 +273,15 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
   core::Accumulate accumulate = core::Accumulate::kOverwrite;
   for (std::int64_t j = firsts[0] / kKeys; j * kKeys < end; ++j) {
     const std::int64_t key = j * kKeys;
-    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.scores, scratch.keys + key * s.depth * s.element_bytes(),
+    const auto left_keys = [&](const std::byte* packed) {
+      return lc::packed_left(s.type, packed + j * s.left_of_keys() * s.element_bytes(), s.depth);
+    };
+    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.scores, left_keys(scratch.keys),
                      scratch.queries_transposed + i * s.right_of_depth() * s.element_bytes(),
                      core::Accumulate::kOverwrite);
-    lc::tile_product(
-        s.type, kKeys, kQueries, s.depth, scratch.d_weights, scratch.values + key * s.depth * s.element_bytes(),
-        scratch.d_outputs_transposed + i * s.right_of_depth() * s.element_bytes(), core::Accumulate::kOverwrite);
+    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.d_weights, left_keys(scratch.values),
+                     scratch.d_outputs_transposed + i * s.right_of_depth() * s.element_bytes(),
+                     core::Accumulate::kOverwrite);
     for (std::int64_t r = 0; r < kKeys; ++r) {
       KeyRow row{};
       row.scores = scratch.scores + r * kQueries;
@@ -293,18 +300,19 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
     }
     const std::byte* const d_outputs = scratch.d_outputs + i * s.right_of_queries() * s.element_bytes();
     const std::byte* const queries = scratch.queries + i * s.right_of_queries() * s.element_bytes();
-    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_values + key * s.columns, scratch.weights, d_outputs,
-                     core::Accumulate::kAdd);
-    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_keys + key * s.columns, scratch.d_scores, queries,
-                     core::Accumulate::kAdd);
+    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_values + key * s.columns,
+                     lc::left_rows(scratch.weights, row_bytes), d_outputs, core::Accumulate::kAdd);
+    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_keys + key * s.columns,
+                     lc::left_rows(scratch.d_scores, row_bytes), queries, core::Accumulate::kAdd);
     const auto stored = s.type == lc::Multiplicand::kBfloat16 ? core::Dtype::kBfloat16 : core::Dtype::kFloat32;
     lc::pack_columns(s.type, scratch.d_scores_right,
                      core::ConstTensorView(scratch.d_scores, stored, core::Shape{kKeys, kQueries}), kKeys, kQueries, 0,
                      kQueries);
     for (std::int64_t d = 0; d < s.depth; d += lc::kTileRows) {
-      lc::tile_product(s.type, s.depth_rows(d), kQueries, kKeys, scratch.d_queries + d * kQueries,
-                       scratch.keys_transposed + (j * s.padded_depth() + d) * kKeys * s.element_bytes(),
-                       scratch.d_scores_right, accumulate);
+      lc::tile_product(
+          s.type, s.depth_rows(d), kQueries, kKeys, scratch.d_queries + d * kQueries,
+          lc::packed_left(s.type, scratch.keys_transposed + j * s.left_of_depth() * s.element_bytes(), kKeys, d),
+          scratch.d_scores_right, accumulate);
     }
     accumulate = core::Accumulate::kAdd;
   }

@@ -205,7 +205,7 @@ class PackedKeys {
 /// One thread's memory for a tile of queries.
 struct Scratch {
   Scratch(std::byte* memory, lc::Multiplicand type, std::int64_t depth) : pieces(memory) {
-    queries = pieces.bytes_of(type, kQueries * depth);
+    queries = pieces.bytes_of(type, lc::left_elements(type, kQueries, depth));
     scores = pieces.take<float>(kQueries * kKeys);
     weights = pieces.bytes_of(type, kQueries * kKeys);
     output = pieces.take<float>(kQueries * lc::rounded_up(depth, lc::kColumnBlock));
@@ -228,10 +228,10 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
   const std::int64_t depth = arguments.q.extent(3);
   const std::int64_t columns = lc::rounded_up(depth, lc::kColumnBlock);
   const std::int64_t group = head / (arguments.q.extent(2) / arguments.k.extent(2));
-  const std::int64_t rows = lc::row_count(end - begin);
+  const std::int64_t rows = lc::row_count(type, end - begin);
   const core::ConstTensorView q = head_of(arguments.q, sequence, head);
   const Keep keep(arguments.dropout, sequence, head, positions);
-  lc::pack_rows(type, scratch.queries, q.slice(0, begin - before, end - before), rows, depth);
+  lc::pack_left(type, scratch.queries, q.slice(0, begin - before, end - before), rows, depth);
   std::fill_n(scratch.running, kQueries, Running{});
 
   const auto weigh =
@@ -242,8 +242,8 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
   const std::int64_t first = first_key(arguments.mask, sequence, begin);  // later queries never see further back
   core::Accumulate accumulate = core::Accumulate::kOverwrite;
   for (std::int64_t from = first / kKeys * kKeys; from < end; from += kKeys) {
-    lc::tile_product(type, rows, kKeys, depth, scratch.scores, scratch.queries, packed.keys(sequence, group, from),
-                     core::Accumulate::kOverwrite);
+    lc::tile_product(type, rows, kKeys, depth, scratch.scores, lc::packed_left(type, scratch.queries, depth),
+                     packed.keys(sequence, group, from), core::Accumulate::kOverwrite);
     for (std::int64_t i = 0; i < end - begin; ++i) {
       const std::int64_t position = begin + i;
       ScoreRow row{};
@@ -259,8 +259,8 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
       }
       weigh(row, scratch.running[i], scratch.weights + i * row_bytes);
     }
-    lc::tile_product(type, rows, columns, kKeys, scratch.output, scratch.weights, packed.values(sequence, group, from),
-                     accumulate);
+    lc::tile_product(type, rows, columns, kKeys, scratch.output, lc::left_rows(scratch.weights, row_bytes),
+                     packed.values(sequence, group, from), accumulate);
     accumulate = core::Accumulate::kAdd;
   }
 
@@ -295,7 +295,7 @@ void forward(core::Stream& stream, const Arguments& arguments) {
   };
   for (const std::int64_t tile : {std::int64_t{0}, std::min<std::int64_t>(1, tiles - 1), tiles - 1}) {
     const auto [begin, end] = range(tile);
-    const std::int64_t rows = lc::row_count(end - begin);
+    const std::int64_t rows = lc::row_count(type, end - begin);
     lc::prepare_tile(type, rows, kKeys, depth, core::Accumulate::kOverwrite);
     lc::prepare_tile(type, rows, columns, kKeys, core::Accumulate::kOverwrite);
     lc::prepare_tile(type, rows, columns, kKeys, core::Accumulate::kAdd);

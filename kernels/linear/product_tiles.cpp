@@ -16,43 +16,64 @@ constexpr std::int64_t kCacheLine = 64;
 /// Rows of tiles that go through one column tile of b before the next: they share it in the second-level cache.
 constexpr std::int64_t kGroup = 4;
 
-std::int64_t parts(std::int64_t depth) {
-  return (depth + kTileDepth - 1) / kTileDepth;
-}
+/// The inner dimension, cut into the parts that tiles sum.
+struct Parts {
+  Parts(Multiplicand type, std::int64_t d) : depth(d), step(tile_depth(type)), count((d + step - 1) / step) {}
+  std::int64_t begin(std::int64_t part) const { return part * step; }
+  std::int64_t size(std::int64_t part) const { return std::min(step, depth - begin(part)); }
+  std::int64_t depth;
+  std::int64_t step;
+  std::int64_t count;
+};
 
-/// Whether tiles of x can be multiplied where they lie: dense rows of the type that is multiplied, on cache lines.
+/// Whether tiles of x can be multiplied where they lie: rows of the type that is multiplied, on cache lines.
 bool usable_in_place(const core::ConstTensorView& x, Multiplicand type) {
   const std::int64_t depth = x.extent(1);
   const auto wanted = type == Multiplicand::kBfloat16 ? core::Dtype::kBfloat16 : core::Dtype::kFloat32;
-  return x.dtype() == wanted && depth <= kTileDepth && x.contiguous() &&
+  return x.dtype() == wanted && depth <= tile_depth(type) && x.contiguous() &&
          reinterpret_cast<std::uintptr_t>(x.raw()) % kCacheLine == 0 && depth * bytes_of(type) % kCacheLine == 0;
+}
+
+Left rows_in_place(const core::ConstTensorView& x, Multiplicand type, std::int64_t row) {
+  const std::int64_t row_bytes = x.stride(0) * bytes_of(type);
+  return left_rows(static_cast<const std::byte*>(x.raw()) + row * row_bytes, row_bytes);
+}
+
+/// Bytes of rows of x as PackedRows copies them.
+std::int64_t rows_bytes(Multiplicand type, std::int64_t rows, std::int64_t depth) {
+  const Parts parts(type, depth);
+  std::int64_t elements = 0;
+  for (std::int64_t part = 0; part < parts.count; ++part) elements += left_elements(type, rows, parts.size(part));
+  return rounded_up(elements * bytes_of(type), kCacheLine);
 }
 
 /// One thread's copy of rows of x, part after part of the depth.
 class PackedRows {
  public:
   PackedRows(std::byte* memory, const core::ConstTensorView& x, Multiplicand type)
-      : memory_(memory), x_(x), type_(type) {}
+      : memory_(memory), x_(x), type_(type), parts_(type, x.extent(1)) {}
 
   /// Rows [begin, end), padded to `rows`.
   void hold(std::int64_t begin, std::int64_t end, std::int64_t rows) {
     if (begin == begin_) return;
     begin_ = begin;
     rows_ = rows;
-    for (std::int64_t part = 0; part < parts(x_.extent(1)); ++part) {
-      const std::int64_t from = part * kTileDepth;
-      const std::int64_t to = std::min(x_.extent(1), from + kTileDepth);
-      pack_rows(type_, memory_ + rows * from * bytes_of(type_), x_.slice(0, begin, end).slice(1, from, to), rows,
-                to - from);
+    for (std::int64_t part = 0; part < parts_.count; ++part) {
+      const std::int64_t from = parts_.begin(part);
+      const std::int64_t depth = parts_.size(part);
+      pack_left(type_, place(part), x_.slice(0, begin, end).slice(1, from, from + depth), rows, depth);
     }
   }
 
-  const void* part(std::int64_t index) const { return memory_ + rows_ * index * kTileDepth * bytes_of(type_); }
+  Left part(std::int64_t index) const { return packed_left(type_, place(index), parts_.size(index)); }
 
  private:
+  std::byte* place(std::int64_t part) const { return memory_ + rows_bytes(type_, rows_, parts_.begin(part)); }
+
   std::byte* memory_;
   const core::ConstTensorView& x_;
   Multiplicand type_;
+  Parts parts_;
   std::int64_t begin_ = -1;
   std::int64_t rows_ = 0;
 };
@@ -63,13 +84,14 @@ core::Accumulate accumulate_of(std::int64_t part) {
 
 /// Makes ready every primitive a product needs.
 void prepare(Multiplicand type, std::int64_t rows, std::int64_t columns, std::int64_t depth) {
+  const Parts parts(type, depth);
   for (const std::int64_t tile_rows : {std::min(rows, kTileRows), rows % kTileRows}) {
     for (const std::int64_t tile_columns : {std::min(columns, kTileColumns), columns % kTileColumns}) {
-      for (std::int64_t part = 0; part < std::min<std::int64_t>(parts(depth), 3); ++part) {
-        const std::int64_t from = part < 2 ? part * kTileDepth : (parts(depth) - 1) * kTileDepth;
+      for (std::int64_t i = 0; i < std::min<std::int64_t>(parts.count, 3); ++i) {
+        const std::int64_t part = i < 2 ? i : parts.count - 1;
         if (tile_rows == 0 || tile_columns == 0) continue;
-        prepare_tile(type, row_count(tile_rows), rounded_up(tile_columns, kColumnBlock),
-                     std::min(kTileDepth, depth - from), accumulate_of(part));
+        prepare_tile(type, row_count(type, tile_rows), rounded_up(tile_columns, kColumnBlock), parts.size(part),
+                     accumulate_of(part));
       }
     }
   }
@@ -80,24 +102,23 @@ void prepare(Multiplicand type, std::int64_t rows, std::int64_t columns, std::in
 std::int64_t packed_bytes(core::Dtype dtype, std::int64_t depth, std::int64_t columns) {
   const Multiplicand type = multiplicand(dtype);
   const std::int64_t width = rounded_up(columns, kColumnBlock);
+  const Parts parts(type, depth);
   std::int64_t elements = 0;
-  for (std::int64_t from = 0; from < depth; from += kTileDepth) {
-    elements += packed_elements(type, std::min(kTileDepth, depth - from), width);
-  }
+  for (std::int64_t part = 0; part < parts.count; ++part) elements += packed_elements(type, parts.size(part), width);
   return elements * bytes_of(type);
 }
 
 void pack(void* packed, const core::ConstTensorView& b) {
   const Multiplicand type = multiplicand(b.dtype());
-  const std::int64_t depth = b.extent(0);
   const std::int64_t columns = b.extent(1);
   const std::int64_t tiles = (columns + kTileColumns - 1) / kTileColumns;
-  core::parallel_for(parts(depth) * tiles, [&](std::int64_t i) {
-    const std::int64_t from = i / tiles * kTileDepth;
+  const Parts parts(type, b.extent(0));
+  core::parallel_for(parts.count * tiles, [&](std::int64_t i) {
+    const std::int64_t from = parts.begin(i / tiles);
+    const std::int64_t depth = parts.size(i / tiles);
     const std::int64_t begin = i % tiles * kTileColumns;
     auto* const part = static_cast<std::byte*>(packed) + packed_bytes(b.dtype(), from, columns);
-    const std::int64_t end = std::min(depth, from + kTileDepth);
-    pack_columns(type, part, b.slice(0, from, end), end - from, rounded_up(columns, kColumnBlock), begin,
+    pack_columns(type, part, b.slice(0, from, from + depth), depth, rounded_up(columns, kColumnBlock), begin,
                  std::min(columns, begin + kTileColumns));
   });
 }
@@ -116,8 +137,8 @@ void product_tiles(core::Stream& stream, const core::ConstTensorView& x, const v
   prepare(type, rows, end - begin, depth);
 
   constexpr std::int64_t kSumsBytes = kTileRows * kTileColumns * 4;
-  const std::int64_t rows_bytes = rounded_up(kTileRows * depth * bytes_of(type), kCacheLine);
-  const std::int64_t scratch_bytes = kSumsBytes + rows_bytes;
+  const std::int64_t scratch_bytes = kSumsBytes + rows_bytes(type, kTileRows, depth);
+  const Parts parts(type, depth);
   const core::Buffer scratch =
       stream.arena().allocate(core::threads() * scratch_bytes, core::Category::kWorkspace, "matmul");
 
@@ -132,17 +153,15 @@ void product_tiles(core::Stream& stream, const core::ConstTensorView& x, const v
       const std::int64_t group = i / column_tiles * group_rows;
       for (std::int64_t row = group; row < std::min(rows, group + group_rows); row += kTileRows) {
         const std::int64_t tile_rows = std::min(kTileRows, rows - row);
-        const std::int64_t padded_rows = row_count(tile_rows);
+        const std::int64_t padded_rows = row_count(type, tile_rows);
         const bool direct = in_place && padded_rows == tile_rows;
         if (!direct) copy.hold(row, row + tile_rows, padded_rows);
-        for (std::int64_t part = 0; part < parts(depth); ++part) {
-          const std::int64_t from = part * kTileDepth;
-          const std::int64_t part_depth = std::min(kTileDepth, depth - from);
-          const void* const a =
-              direct ? static_cast<const std::byte*>(x.raw()) + row * depth * bytes_of(type) : copy.part(part);
-          const auto* const b = static_cast<const std::byte*>(packed) + packed_bytes(x.dtype(), from, width);
-          tile_product(type, padded_rows, padded_columns, part_depth, sums, a, packed_tile(type, b, part_depth, column),
-                       accumulate_of(part));
+        for (std::int64_t part = 0; part < parts.count; ++part) {
+          const Left a = direct ? rows_in_place(x, type, row) : copy.part(part);
+          const auto* const b =
+              static_cast<const std::byte*>(packed) + packed_bytes(x.dtype(), parts.begin(part), width);
+          tile_product(type, padded_rows, padded_columns, parts.size(part), sums, a,
+                       packed_tile(type, b, parts.size(part), column), accumulate_of(part));
         }
         if (depth == 0) std::fill_n(sums, padded_rows * padded_columns, 0.0f);
         consume(Tile{sums, padded_columns, row, tile_rows, column, tile_columns});
