@@ -276,10 +276,10 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
     const auto left_keys = [&](const std::byte* packed) {
       return lc::packed_left(s.type, packed + j * s.left_of_keys() * s.element_bytes(), s.depth);
     };
-    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.scores, left_keys(scratch.keys),
+    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.scores, kQueries, left_keys(scratch.keys),
                      scratch.queries_transposed + i * s.right_of_depth() * s.element_bytes(),
                      core::Accumulate::kOverwrite);
-    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.d_weights, left_keys(scratch.values),
+    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.d_weights, kQueries, left_keys(scratch.values),
                      scratch.d_outputs_transposed + i * s.right_of_depth() * s.element_bytes(),
                      core::Accumulate::kOverwrite);
     for (std::int64_t r = 0; r < kKeys; ++r) {
@@ -300,9 +300,9 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
     }
     const std::byte* const d_outputs = scratch.d_outputs + i * s.right_of_queries() * s.element_bytes();
     const std::byte* const queries = scratch.queries + i * s.right_of_queries() * s.element_bytes();
-    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_values + key * s.columns,
+    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_values + key * s.columns, s.columns,
                      lc::left_rows(scratch.weights, row_bytes), d_outputs, core::Accumulate::kAdd);
-    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_keys + key * s.columns,
+    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_keys + key * s.columns, s.columns,
                      lc::left_rows(scratch.d_scores, row_bytes), queries, core::Accumulate::kAdd);
     const auto stored = s.type == lc::Multiplicand::kBfloat16 ? core::Dtype::kBfloat16 : core::Dtype::kFloat32;
     lc::pack_columns(s.type, scratch.d_scores_right,
@@ -310,7 +310,7 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
                      kQueries);
     for (std::int64_t d = 0; d < s.depth; d += lc::kTileRows) {
       lc::tile_product(
-          s.type, s.depth_rows(d), kQueries, kKeys, scratch.d_queries + d * kQueries,
+          s.type, s.depth_rows(d), kQueries, kKeys, scratch.d_queries + d * kQueries, kQueries,
           lc::packed_left(s.type, scratch.keys_transposed + j * s.left_of_depth() * s.element_bytes(), kKeys, d),
           scratch.d_scores_right, accumulate);
     }

@@ -242,7 +242,7 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
   const std::int64_t first = first_key(arguments.mask, sequence, begin);  // later queries never see further back
   core::Accumulate accumulate = core::Accumulate::kOverwrite;
   for (std::int64_t from = first / kKeys * kKeys; from < end; from += kKeys) {
-    lc::tile_product(type, rows, kKeys, depth, scratch.scores, lc::packed_left(type, scratch.queries, depth),
+    lc::tile_product(type, rows, kKeys, depth, scratch.scores, kKeys, lc::packed_left(type, scratch.queries, depth),
                      packed.keys(sequence, group, from), core::Accumulate::kOverwrite);
     for (std::int64_t i = 0; i < end - begin; ++i) {
       const std::int64_t position = begin + i;
@@ -259,7 +259,7 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
       }
       weigh(row, scratch.running[i], scratch.weights + i * row_bytes);
     }
-    lc::tile_product(type, rows, columns, kKeys, scratch.output, lc::left_rows(scratch.weights, row_bytes),
+    lc::tile_product(type, rows, columns, kKeys, scratch.output, columns, lc::left_rows(scratch.weights, row_bytes),
                      packed.values(sequence, group, from), accumulate);
     accumulate = core::Accumulate::kAdd;
   }

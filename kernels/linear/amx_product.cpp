@@ -58,11 +58,53 @@ BRAISE_AMX_INLINE void configure(std::int64_t rows) {
   __asm__ volatile("ldtilecfg %0" ::"m"(kShapes[static_cast<std::size_t>(rows - 1)]) : "memory");
 }
 
+/// Fetches what lies ahead, some lines at each step of a product.
+class Fetcher {
+ public:
+  Fetcher(std::span<const Region> ahead, std::int64_t steps) : ahead_(ahead) {
+    std::int64_t lines = 0;
+    for (const Region& region : ahead) lines += region.rows * region.lines;
+    each_ = (lines + steps - 1) / steps;
+    begin_row();
+  }
+
+  BRAISE_AMX_INLINE void step() {
+    for (std::int64_t i = 0; i < each_ && !ahead_.empty(); ++i) {
+      _mm_prefetch(line_, _MM_HINT_T1);
+      line_ += kLine;
+      if (--left_ == 0) next_row();
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kLine = 64;
+
+  void next_row() {
+    if (++row_ == ahead_.front().rows) {
+      row_ = 0;
+      ahead_ = ahead_.subspan(1);
+    }
+    begin_row();
+  }
+  void begin_row() {
+    while (!ahead_.empty() && ahead_.front().rows * ahead_.front().lines == 0) ahead_ = ahead_.subspan(1);
+    if (ahead_.empty()) return;
+    line_ = static_cast<const std::byte*>(ahead_.front().data) + row_ * ahead_.front().row_bytes;
+    left_ = ahead_.front().lines;
+  }
+
+  std::span<const Region> ahead_;
+  std::int64_t each_ = 0;
+  std::int64_t row_ = 0;
+  std::int64_t left_ = 0;
+  const std::byte* line_ = nullptr;
+};
+
 /// A block of 2 x 2 tiles of c (of 1 x 2 where kLower is not set). b is read past the first-level cache's order of
 /// replacement, so that a's rows stay there from panel to panel.
 template <bool kLower, bool kAdd>
 BRAISE_AMX_INLINE void block(float* c, std::int64_t c_bytes, const Left& a, const std::byte* upper, const std::byte* b,
-                             std::int64_t steps) {
+                             std::int64_t steps, Fetcher& fetcher) {
   float* const c_lower = c + kRows * (c_bytes / 4);
   if constexpr (kAdd) {
     _tile_loadd(0, c, c_bytes);
@@ -92,6 +134,7 @@ BRAISE_AMX_INLINE void block(float* c, std::int64_t c_bytes, const Left& a, cons
       _tile_dpbf16ps(3, 5, 7);
       lower += a.step_bytes;
     }
+    fetcher.step();
     upper += a.step_bytes;
     b += 2 * kTileBytes;
   }
@@ -103,37 +146,40 @@ BRAISE_AMX_INLINE void block(float* c, std::int64_t c_bytes, const Left& a, cons
   }
 }
 
-/// Up to 32 rows of the product.
+/// A product's tiles of c, and what they are made of.
+struct Work {
+  float* c;
+  std::int64_t pitch;
+  std::int64_t columns;
+  const Left& a;
+  const std::byte* b;
+  std::int64_t steps;
+};
+
+/// Rows [row, row + 32) of the product; of its last, what there is.
 template <bool kLower, bool kAdd>
-BRAISE_AMX void rows_of_panels(float* c, std::int64_t columns, const Left& a, const std::byte* rows, const std::byte* b,
-                               std::int64_t steps) {
-  for (std::int64_t column = 0; column < columns; column += kPanel) {
-    block<kLower, kAdd>(c + column, columns * 4, a, rows, b, steps);
-    b += steps * 2 * kTileBytes;
+BRAISE_AMX void rows_of_panels(const Work& work, std::int64_t row, Fetcher& fetcher) {
+  const std::byte* const rows = static_cast<const std::byte*>(work.a.data) + row / kRows * work.a.block_bytes;
+  const std::byte* b = work.b;
+  for (std::int64_t column = 0; column < work.columns; column += kPanel) {
+    block<kLower, kAdd>(work.c + row * work.pitch + column, work.pitch * 4, work.a, rows, b, work.steps, fetcher);
+    b += work.steps * 2 * kTileBytes;
   }
 }
 
 template <bool kAdd>
-BRAISE_AMX void all_rows(std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c, const Left& a,
-                         const void* b) {
+BRAISE_AMX void all_rows(const Work& work, std::int64_t rows, Fetcher& fetcher) {
   constexpr std::int64_t kBlock = 2 * kRows;
-  const auto* const from = static_cast<const std::byte*>(a.data);
-  const auto* const panels = static_cast<const std::byte*>(b);
-  const std::int64_t steps = depth / kDepth;
   const std::int64_t whole = rows / kBlock * kBlock;
   memory_barrier();
   if (whole > 0) configure(kBlock);
-  for (std::int64_t row = 0; row < whole; row += kBlock) {
-    rows_of_panels<true, kAdd>(c + row * columns, columns, a, from + row / kRows * a.block_bytes, panels, steps);
-  }
+  for (std::int64_t row = 0; row < whole; row += kBlock) rows_of_panels<true, kAdd>(work, row, fetcher);
   if (whole < rows) {
     configure(rows - whole);
-    float* const last = c + whole * columns;
-    const std::byte* const last_rows = from + whole / kRows * a.block_bytes;
     if (rows - whole > kRows) {
-      rows_of_panels<true, kAdd>(last, columns, a, last_rows, panels, steps);
+      rows_of_panels<true, kAdd>(work, whole, fetcher);
     } else {
-      rows_of_panels<false, kAdd>(last, columns, a, last_rows, panels, steps);
+      rows_of_panels<false, kAdd>(work, whole, fetcher);
     }
   }
   _tile_release();
@@ -272,12 +318,14 @@ BRAISE_AMX void pack_left_tile(std::byte* to, const Words& words, std::int64_t r
 
 }  // namespace
 
-void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c, const Left& a, const void* b,
-             core::Accumulate accumulate) {
+void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c, std::int64_t pitch, const Left& a,
+             const void* b, core::Accumulate accumulate, std::span<const Region> ahead) {
+  const Work work{c, pitch, columns, a, static_cast<const std::byte*>(b), depth / kDepth};
+  Fetcher fetcher(ahead, (rows + 2 * kRows - 1) / (2 * kRows) * (columns / kPanel) * work.steps);
   if (accumulate == core::Accumulate::kAdd) {
-    all_rows<true>(rows, columns, depth, c, a, b);
+    all_rows<true>(work, rows, fetcher);
   } else {
-    all_rows<false>(rows, columns, depth, c, a, b);
+    all_rows<false>(work, rows, fetcher);
   }
 }
 

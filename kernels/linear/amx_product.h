@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/core/accumulate.h"
 #include "kernels/core/tensor.h"
@@ -23,10 +24,18 @@ struct Left {
   std::int64_t block_bytes = 0;  ///< from kRows rows to the next
 };
 
-/// c (=|+=) a b. c: rows x columns fp32, rows `columns` apart. `columns` is a multiple of kPanel, `depth` of kDepth.
+/// Memory that what comes after a product will read or write: it is fetched into the second-level cache meanwhile.
+struct Region {
+  const void* data = nullptr;
+  std::int64_t row_bytes = 0;  ///< from a row to the next
+  std::int64_t rows = 0;
+  std::int64_t lines = 0;  ///< of 64 bytes, in a row
+};
+
+/// c (=|+=) a b. c: rows x columns fp32, rows `pitch` apart. `columns` is a multiple of kPanel, `depth` of kDepth.
 /// b: as pack_right lays it out.
-void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c, const Left& a, const void* b,
-             core::Accumulate accumulate);
+void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c, std::int64_t pitch, const Left& a,
+             const void* b, core::Accumulate accumulate, std::span<const Region> ahead = {});
 
 /// Packs columns [begin, end) of b (K x N bf16, any strides; begin a multiple of kPanel) into panels of `depth` rows, a
 /// multiple of kDepth: in each panel, for each kDepth of k, two tiles of kDepth / 2 pairs of rows by 16 columns. Zeros

@@ -29,12 +29,6 @@ bool blocked() {
   return blocked;
 }
 
-/// Whether AMX multiplies, by the project's own code: oneDNN 2.6 reaches two thirds of what it does.
-bool on_amx(Multiplicand multiplicand) {
-  static const bool amx = core::settle_tier() >= Tier::kAmx;
-  return amx && multiplicand == Multiplicand::kBfloat16;
-}
-
 std::int64_t padded_depth(Multiplicand multiplicand, std::int64_t depth) {
   if (!blocked()) return depth;
   return rounded_up(depth, multiplicand == Multiplicand::kBfloat16 ? 32 : 16);
@@ -261,6 +255,11 @@ std::int64_t bytes_of(Multiplicand multiplicand) {
   return multiplicand == Multiplicand::kBfloat16 ? 2 : 4;
 }
 
+bool on_amx(Multiplicand multiplicand) {
+  static const bool amx = core::settle_tier() >= Tier::kAmx;
+  return amx && multiplicand == Multiplicand::kBfloat16;
+}
+
 std::int64_t row_count(Multiplicand multiplicand, std::int64_t rows) {
   if (on_amx(multiplicand)) return rows;
   // Found by trying all powers of two on each tier (the tests hold these against each other): with 32 or 8 rows
@@ -362,6 +361,10 @@ Left packed_left(Multiplicand multiplicand, const void* packed, std::int64_t dep
   return Left{bytes + row / amx::kRows * block_bytes, 2 * amx::kDepth, amx::kTileBytes, block_bytes};
 }
 
+std::int64_t sums_pitch(Multiplicand multiplicand, std::int64_t columns) {
+  return on_amx(multiplicand) ? columns + 16 : columns;
+}
+
 void prepare_tile(Multiplicand multiplicand, std::int64_t rows, std::int64_t columns, std::int64_t depth,
                   core::Accumulate accumulate) {
   if (on_amx(multiplicand)) return;
@@ -369,9 +372,10 @@ void prepare_tile(Multiplicand multiplicand, std::int64_t rows, std::int64_t col
 }
 
 void tile_product(Multiplicand multiplicand, std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c,
-                  const Left& a, const void* b, core::Accumulate accumulate) {
+                  std::int64_t pitch, const Left& a, const void* b, core::Accumulate accumulate,
+                  std::span<const amx::Region> ahead) {
   if (on_amx(multiplicand)) {
-    return amx::product(rows, columns, padded_depth(multiplicand, depth), c, a, b, accumulate);
+    return amx::product(rows, columns, padded_depth(multiplicand, depth), c, pitch, a, b, accumulate, ahead);
   }
   thread_local std::map<Key, Runner> runners;
   const Key key{multiplicand, rows, columns, depth, accumulate};
