@@ -58,22 +58,17 @@ BRAISE_AMX_INLINE void configure(std::int64_t rows) {
   __asm__ volatile("ldtilecfg %0" ::"m"(kShapes[static_cast<std::size_t>(rows - 1)]) : "memory");
 }
 
-/// Fetches what lies ahead, some lines at each step of a product.
+/// Fetches what lies ahead, a line at each step of a product: more would keep b's lines waiting, which need the same
+/// few buffers.
 class Fetcher {
  public:
-  Fetcher(std::span<const Region> ahead, std::int64_t steps) : ahead_(ahead) {
-    std::int64_t lines = 0;
-    for (const Region& region : ahead) lines += region.rows * region.lines;
-    each_ = (lines + steps - 1) / steps;
-    begin_row();
-  }
+  explicit Fetcher(std::span<const Region> ahead) : ahead_(ahead) { begin_row(); }
 
   BRAISE_AMX_INLINE void step() {
-    for (std::int64_t i = 0; i < each_ && !ahead_.empty(); ++i) {
-      _mm_prefetch(line_, _MM_HINT_T1);
-      line_ += kLine;
-      if (--left_ == 0) next_row();
-    }
+    if (ahead_.empty()) return;
+    _mm_prefetch(line_, _MM_HINT_T1);
+    line_ += kLine;
+    if (--left_ == 0) next_row();
   }
 
  private:
@@ -94,7 +89,6 @@ class Fetcher {
   }
 
   std::span<const Region> ahead_;
-  std::int64_t each_ = 0;
   std::int64_t row_ = 0;
   std::int64_t left_ = 0;
   const std::byte* line_ = nullptr;
@@ -321,11 +315,24 @@ BRAISE_AMX void pack_left_tile(std::byte* to, const Words& words, std::int64_t r
 void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c, std::int64_t pitch, const Left& a,
              const void* b, core::Accumulate accumulate, std::span<const Region> ahead) {
   const Work work{c, pitch, columns, a, static_cast<const std::byte*>(b), depth / kDepth};
-  Fetcher fetcher(ahead, (rows + 2 * kRows - 1) / (2 * kRows) * (columns / kPanel) * work.steps);
+  Fetcher fetcher(ahead);
   if (accumulate == core::Accumulate::kAdd) {
     all_rows<true>(work, rows, fetcher);
   } else {
     all_rows<false>(work, rows, fetcher);
+  }
+}
+
+BRAISE_AMX void store_sums(float* y, std::int64_t y_pitch, const float* sums, std::int64_t pitch, std::int64_t rows,
+                           std::int64_t columns, bool add) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < columns; j += 16) {
+      const __mmask16 there = first_of_16(columns - j);
+      float* const to = y + i * y_pitch + j;
+      __m512 value = _mm512_load_ps(sums + i * pitch + j);
+      if (add) value = _mm512_add_ps(_mm512_maskz_loadu_ps(there, to), value);
+      _mm512_mask_storeu_ps(to, there, value);
+    }
   }
 }
 

@@ -37,6 +37,10 @@ struct Region {
 void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c, std::int64_t pitch, const Left& a,
              const void* b, core::Accumulate accumulate, std::span<const Region> ahead = {});
 
+/// y (=|+=) sums: rows x columns, rows so many elements apart.
+void store_sums(float* y, std::int64_t y_pitch, const float* sums, std::int64_t pitch, std::int64_t rows,
+                std::int64_t columns, bool add);
+
 /// Packs columns [begin, end) of b (K x N bf16, any strides; begin a multiple of kPanel) into panels of `depth` rows, a
 /// multiple of kDepth: in each panel, for each kDepth of k, two tiles of kDepth / 2 pairs of rows by 16 columns. Zeros
 /// beyond K, and beyond `end` up to a multiple of kPanel.

@@ -61,7 +61,9 @@ struct Epilogue {
 void matmul(core::Stream& stream, const core::TensorView& y, const core::ConstTensorView& x, const PackedMatrix& b,
             const Epilogue& epilogue = {});
 
-/// The same for a right operand that is used once: [K, N] of x's dtype, any strides; packed into workspace.
+/// The same for a right operand that is used once: [K, N] of x's dtype, any strides; packed into workspace. With AMX,
+/// where y is fp32 and is only overwritten or added to, both operands are packed as they are used, and what is added
+/// starts from y rather than from 0.
 void matmul(core::Stream& stream, const core::TensorView& y, const core::ConstTensorView& x,
             const core::ConstTensorView& b, const Epilogue& epilogue = {});
 
