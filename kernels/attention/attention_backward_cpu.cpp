@@ -39,9 +39,10 @@ namespace ch = core::HWY_NAMESPACE;
 namespace hn = hwy::HWY_NAMESPACE;
 
 template <class T>
-HWY_INLINE void differentiate(const KeyRow& row, T* weights, T* d_scores) {
+HWY_INLINE void differentiate(const KeyRow& key, T* weights, T* d_scores) {
   const hn::ScalableTag<float> d;
   const hn::RebindToSigned<decltype(d)> whole;
+  const KeyRow row = key;  // what is stored here cannot change it
   const auto n = static_cast<std::int64_t>(hn::Lanes(d));
   const auto scale = hn::Set(d, row.scale);
   const std::int64_t first = row.begin < row.end ? row.begin / n * n : lc::kTileColumns;
@@ -68,9 +69,9 @@ HWY_INLINE void differentiate(const KeyRow& row, T* weights, T* d_scores) {
       dropped = hn::Mul(w, keep);
       dw = hn::Mul(dw, keep);
     }
-    ch::store_float(dropped, d, weights + i);
+    ch::store_operand(dropped, d, weights + i);
     const auto ds = hn::Mul(hn::Mul(w, hn::Sub(dw, hn::LoadU(d, row.deltas + i))), scale);
-    ch::store_float(ds, d, d_scores + i);
+    ch::store_operand(ds, d, d_scores + i);
   }
   clear(last, lc::kTileColumns);
 }
@@ -293,6 +294,7 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
       row.end = std::upper_bound(firsts, firsts + (end - query), static_cast<std::int32_t>(key + r)) - firsts;
       row.scale = arguments.scale;
       if (keep) {
+        std::fill_n(scratch.keep, kQueries, 0.0f);  // what is not seen is multiplied by it too
         for (std::int64_t c = row.begin; c < row.end; ++c) scratch.keep[c] = keep(query + c, key + r);
         row.keep = scratch.keep;
       }
