@@ -39,9 +39,10 @@ namespace ch = core::HWY_NAMESPACE;
 namespace hn = hwy::HWY_NAMESPACE;
 
 template <class T>
-HWY_INLINE void differentiate(const KeyRow& row, T* weights, T* d_scores) {
+HWY_INLINE void differentiate(const KeyRow& key, T* weights, T* d_scores) {
   const hn::ScalableTag<float> d;
   const hn::RebindToSigned<decltype(d)> whole;
+  const KeyRow row = key;  // what is stored here cannot change it
   const auto n = static_cast<std::int64_t>(hn::Lanes(d));
   const auto scale = hn::Set(d, row.scale);
   const std::int64_t first = row.begin < row.end ? row.begin / n * n : lc::kTileColumns;
@@ -68,9 +69,9 @@ HWY_INLINE void differentiate(const KeyRow& row, T* weights, T* d_scores) {
       dropped = hn::Mul(w, keep);
       dw = hn::Mul(dw, keep);
     }
-    ch::store_float(dropped, d, weights + i);
+    ch::store_operand(dropped, d, weights + i);
     const auto ds = hn::Mul(hn::Mul(w, hn::Sub(dw, hn::LoadU(d, row.deltas + i))), scale);
-    ch::store_float(ds, d, d_scores + i);
+    ch::store_operand(ds, d, d_scores + i);
   }
   clear(last, lc::kTileColumns);
 }
@@ -153,11 +154,15 @@ struct Sizes {
 
   std::int64_t element_bytes() const { return lc::bytes_of(type); }
   /// Rows of the tiles that D as rows is cut into: all kTileRows but the last.
-  std::int64_t depth_rows(std::int64_t begin) const { return lc::row_count(std::min(lc::kTileRows, depth - begin)); }
+  std::int64_t depth_rows(std::int64_t begin) const {
+    return lc::row_count(type, std::min(lc::kTileRows, depth - begin));
+  }
   std::int64_t padded_depth() const {
     const std::int64_t last = (depth - 1) / lc::kTileRows * lc::kTileRows;
     return last + depth_rows(last);
   }
+  std::int64_t left_of_keys() const { return lc::left_elements(type, kKeys, depth); }             // keys x D
+  std::int64_t left_of_depth() const { return lc::left_elements(type, padded_depth(), kKeys); }   // D x keys
   std::int64_t right_of_depth() const { return lc::packed_elements(type, depth, kQueries); }      // D x queries
   std::int64_t right_of_queries() const { return lc::packed_elements(type, kQueries, columns); }  // queries x D
 };
@@ -165,9 +170,9 @@ struct Sizes {
 /// One thread's memory for one head of keys and the heads of queries that share it.
 struct Scratch {
   Scratch(std::byte* memory, const Sizes& s) : pieces(memory) {
-    keys = pieces.bytes_of(s.type, s.key_tiles * kKeys * s.depth);
-    values = pieces.bytes_of(s.type, s.key_tiles * kKeys * s.depth);
-    keys_transposed = pieces.bytes_of(s.type, s.key_tiles * s.padded_depth() * kKeys);
+    keys = pieces.bytes_of(s.type, s.key_tiles * s.left_of_keys());
+    values = pieces.bytes_of(s.type, s.key_tiles * s.left_of_keys());
+    keys_transposed = pieces.bytes_of(s.type, s.key_tiles * s.left_of_depth());
     d_keys = pieces.take<float>(s.key_tiles * kKeys * s.columns);
     d_values = pieces.take<float>(s.key_tiles * kKeys * s.columns);
     queries_transposed = pieces.bytes_of(s.type, s.query_tiles * s.right_of_depth());
@@ -213,13 +218,13 @@ void pack_keys(const Arguments& arguments, const Sizes& s, const Scratch& scratc
                std::int64_t group) {
   const core::ConstTensorView k = head_of(arguments.k, sequence, group);
   const core::ConstTensorView v = head_of(arguments.v, sequence, group);
-  const std::int64_t tile_bytes = kKeys * s.depth * s.element_bytes();
+  const std::int64_t tile_bytes = s.left_of_keys() * s.element_bytes();
   for (std::int64_t j = 0; j < s.key_tiles; ++j) {
     const std::int64_t begin = j * kKeys;
     const std::int64_t end = std::min(s.positions, begin + kKeys);
-    lc::pack_rows(s.type, scratch.keys + j * tile_bytes, k.slice(0, begin, end), kKeys, s.depth);
-    lc::pack_rows(s.type, scratch.values + j * tile_bytes, v.slice(0, begin, end), kKeys, s.depth);
-    lc::pack_rows(s.type, scratch.keys_transposed + j * s.padded_depth() * kKeys * s.element_bytes(),
+    lc::pack_left(s.type, scratch.keys + j * tile_bytes, k.slice(0, begin, end), kKeys, s.depth);
+    lc::pack_left(s.type, scratch.values + j * tile_bytes, v.slice(0, begin, end), kKeys, s.depth);
+    lc::pack_left(s.type, scratch.keys_transposed + j * s.left_of_depth() * s.element_bytes(),
                   k.slice(0, begin, end).transposed(0, 1), s.padded_depth(), kKeys);
   }
   std::fill_n(scratch.d_keys, s.key_tiles * kKeys * s.columns, 0.0f);
@@ -269,12 +274,15 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
   core::Accumulate accumulate = core::Accumulate::kOverwrite;
   for (std::int64_t j = firsts[0] / kKeys; j * kKeys < end; ++j) {
     const std::int64_t key = j * kKeys;
-    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.scores, scratch.keys + key * s.depth * s.element_bytes(),
+    const auto left_keys = [&](const std::byte* packed) {
+      return lc::packed_left(s.type, packed + j * s.left_of_keys() * s.element_bytes(), s.depth);
+    };
+    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.scores, kQueries, left_keys(scratch.keys),
                      scratch.queries_transposed + i * s.right_of_depth() * s.element_bytes(),
                      core::Accumulate::kOverwrite);
-    lc::tile_product(
-        s.type, kKeys, kQueries, s.depth, scratch.d_weights, scratch.values + key * s.depth * s.element_bytes(),
-        scratch.d_outputs_transposed + i * s.right_of_depth() * s.element_bytes(), core::Accumulate::kOverwrite);
+    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.d_weights, kQueries, left_keys(scratch.values),
+                     scratch.d_outputs_transposed + i * s.right_of_depth() * s.element_bytes(),
+                     core::Accumulate::kOverwrite);
     for (std::int64_t r = 0; r < kKeys; ++r) {
       KeyRow row{};
       row.scores = scratch.scores + r * kQueries;
@@ -286,6 +294,7 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
       row.end = std::upper_bound(firsts, firsts + (end - query), static_cast<std::int32_t>(key + r)) - firsts;
       row.scale = arguments.scale;
       if (keep) {
+        std::fill_n(scratch.keep, kQueries, 0.0f);  // what is not seen is multiplied by it too
         for (std::int64_t c = row.begin; c < row.end; ++c) scratch.keep[c] = keep(query + c, key + r);
         row.keep = scratch.keep;
       }
@@ -293,18 +302,19 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
     }
     const std::byte* const d_outputs = scratch.d_outputs + i * s.right_of_queries() * s.element_bytes();
     const std::byte* const queries = scratch.queries + i * s.right_of_queries() * s.element_bytes();
-    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_values + key * s.columns, scratch.weights, d_outputs,
-                     core::Accumulate::kAdd);
-    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_keys + key * s.columns, scratch.d_scores, queries,
-                     core::Accumulate::kAdd);
+    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_values + key * s.columns, s.columns,
+                     lc::left_rows(scratch.weights, row_bytes), d_outputs, core::Accumulate::kAdd);
+    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_keys + key * s.columns, s.columns,
+                     lc::left_rows(scratch.d_scores, row_bytes), queries, core::Accumulate::kAdd);
     const auto stored = s.type == lc::Multiplicand::kBfloat16 ? core::Dtype::kBfloat16 : core::Dtype::kFloat32;
     lc::pack_columns(s.type, scratch.d_scores_right,
                      core::ConstTensorView(scratch.d_scores, stored, core::Shape{kKeys, kQueries}), kKeys, kQueries, 0,
                      kQueries);
     for (std::int64_t d = 0; d < s.depth; d += lc::kTileRows) {
-      lc::tile_product(s.type, s.depth_rows(d), kQueries, kKeys, scratch.d_queries + d * kQueries,
-                       scratch.keys_transposed + (j * s.padded_depth() + d) * kKeys * s.element_bytes(),
-                       scratch.d_scores_right, accumulate);
+      lc::tile_product(
+          s.type, s.depth_rows(d), kQueries, kKeys, scratch.d_queries + d * kQueries, kQueries,
+          lc::packed_left(s.type, scratch.keys_transposed + j * s.left_of_depth() * s.element_bytes(), kKeys, d),
+          scratch.d_scores_right, accumulate);
     }
     accumulate = core::Accumulate::kAdd;
   }

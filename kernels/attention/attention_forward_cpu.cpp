@@ -33,9 +33,15 @@ struct ScoreRow {
   std::int64_t begin;   ///< the keys it sees, within the tile
   std::int64_t end;
   float scale;
-  float* output;         ///< its sum of weighted values so far
-  std::int64_t columns;  ///< of output
-  const float* keep;     ///< factors of dropout, or null
+  const float* keep;  ///< factors of dropout, or null
+};
+
+/// The rows of a tile.
+struct Rows {
+  std::array<ScoreRow, lc::kTileRows> row;
+  std::int64_t count;
+  float* outputs;        ///< their sums of weighted values so far
+  std::int64_t columns;  ///< of outputs; 0 if there are none yet
 };
 
 }  // namespace braise::attention::cpu
@@ -50,67 +56,101 @@ namespace hn = hwy::HWY_NAMESPACE;
 /// Keys are taken in blocks of as many as there are partial sums.
 constexpr std::size_t kLanes = std::tuple_size_v<ch::PartialSums>;
 
-template <class T>
-HWY_INLINE void weigh(const ScoreRow& row, Running& running, T* weights) {
+/// Which of a row's keys [first, first + lanes) it sees.
+template <class D>
+HWY_INLINE hn::Mask<D> seen(D d, const ScoreRow& row, std::int64_t first) {
+  const hn::RebindToSigned<D> whole;
+  const auto index = hn::Iota(whole, static_cast<std::int32_t>(first));
+  return hn::RebindMask(d, hn::And(hn::Gt(index, hn::Set(whole, static_cast<std::int32_t>(row.begin) - 1)),
+                                   hn::Lt(index, hn::Set(whole, static_cast<std::int32_t>(row.end)))));
+}
+
+/// The blocks of keys that a row sees, from and to.
+HWY_INLINE std::pair<std::int64_t, std::int64_t> blocks_of(const ScoreRow& row) {
+  constexpr auto kBlock = static_cast<std::int64_t>(kLanes);
+  if (row.begin >= row.end) return {0, 0};
+  return {row.begin / kBlock * kBlock, (row.end + kBlock - 1) / kBlock * kBlock};
+}
+
+/// The largest score of a row, or minus infinity.
+HWY_INLINE float largest(const ScoreRow& row) {
   const hn::ScalableTag<float> d;
-  const hn::RebindToSigned<decltype(d)> whole;
-  const std::size_t n = hn::Lanes(d);
-  const auto begin = static_cast<std::size_t>(row.begin);
-  const auto end = static_cast<std::size_t>(row.end);
-  const std::size_t first_block = begin / kLanes * kLanes;
-  if (begin >= end) {
-    std::memset(static_cast<void*>(weights), 0, lc::kTileColumns * sizeof(T));
-    return;
+  const auto n = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const auto [first, last] = blocks_of(row);
+  auto maximum = lowest;
+  for (std::int64_t i = first; i < last; i += n) {
+    const auto scores = hn::LoadU(d, row.scores + i);
+    const bool inside = i >= row.begin && i + n <= row.end;
+    maximum = hn::Max(maximum, inside ? scores : hn::IfThenElse(seen(d, row, i), scores, lowest));
   }
-  const auto infinity = hn::Set(d, std::numeric_limits<float>::infinity());
-  const auto seen = [&](std::size_t column) {
-    const auto index = hn::Iota(whole, static_cast<std::int32_t>(column));
-    return hn::RebindMask(d, hn::And(hn::Gt(index, hn::Set(whole, static_cast<std::int32_t>(begin) - 1)),
-                                     hn::Lt(index, hn::Set(whole, static_cast<std::int32_t>(end)))));
-  };
-  const auto inside = [&](std::size_t block) { return block >= begin && block + kLanes <= end; };
+  return hn::GetLane(hn::MaxOfLanes(d, maximum));
+}
 
-  auto maximum = hn::Neg(infinity);
-  for (std::size_t block = first_block; block < end; block += kLanes) {
-    for (std::size_t i = 0; i < kLanes; i += n) {
-      const auto scores = hn::LoadU(d, row.scores + block + i);
-      maximum = hn::Max(maximum, inside(block) ? scores : hn::IfThenElse(seen(block + i), scores, hn::Neg(infinity)));
-    }
-  }
-  const float before = running.maximum;
-  const float largest = hn::GetLane(hn::MaxOfLanes(d, maximum)) * row.scale;
-  running.maximum = largest > before ? largest : before;
-
+/// weights[i] = exp(scale * score[i] - maximum) where the row sees key i, else 0; times the factors of dropout, which
+/// the sum that is returned is without.
+template <class T>
+HWY_INLINE float weigh_row(const ScoreRow& row, float maximum, T* weights) {
+  const hn::ScalableTag<float> d;
+  constexpr auto kBlock = static_cast<std::int64_t>(kLanes);
+  const auto n = static_cast<std::int64_t>(hn::Lanes(d));
   const auto scale = hn::Set(d, row.scale);
-  const auto shift = hn::Set(d, -running.maximum);
-  HWY_ALIGN ch::PartialSums sums{};
-  std::memset(static_cast<void*>(weights), 0, first_block * sizeof(T));
-  std::size_t block = first_block;
-  for (; block < end; block += kLanes) {
-    for (std::size_t i = 0; i < kLanes; i += n) {
-      auto p = ch::math::exp<ch::Vector>(ch::fused_multiply_add(d, hn::LoadU(d, row.scores + block + i), scale, shift));
-      if (!inside(block)) p = hn::IfThenElseZero(seen(block + i), p);
-      hn::Store(hn::Add(hn::Load(d, sums.data() + i), p), d, sums.data() + i);
-      if (row.keep != nullptr) p = hn::Mul(p, hn::LoadU(d, row.keep + block + i));
-      ch::store_float(p, d, weights + block + i);
+  const auto shift = hn::Set(d, -maximum);
+  const float* const scores = row.scores;
+  const float* const keep = row.keep;
+  const auto [first, last] = blocks_of(row);
+  ch::RunningSums sums;
+  std::memset(static_cast<void*>(weights), 0, static_cast<std::size_t>(first) * sizeof(T));
+  for (std::int64_t block = first; block < last; block += kBlock) {
+    const bool inside = block >= row.begin && block + kBlock <= row.end;
+    for (std::int64_t i = block; i < block + kBlock; i += n) {
+      auto p = ch::math::exp<ch::Vector>(ch::fused_multiply_add(d, hn::LoadU(d, scores + i), scale, shift));
+      if (!inside) p = hn::IfThenElseZero(seen(d, row, i), p);
+      sums.add(static_cast<std::size_t>(i - block), p);
+      if (keep != nullptr) p = hn::Mul(p, hn::LoadU(d, keep + i));
+      ch::store_operand(p, d, weights + i);
     }
   }
-  std::memset(static_cast<void*>(weights + block), 0, (lc::kTileColumns - block) * sizeof(T));
+  std::memset(static_cast<void*>(weights + last), 0, static_cast<std::size_t>(lc::kTileColumns - last) * sizeof(T));
+  return sums.total();
+}
 
-  const float correction = core::math::exp<core::math::Scalar>(before - running.maximum);
-  running.sum = running.sum * correction + ch::sum_by_halves(sums);
-  if (correction == 1 || before == -std::numeric_limits<float>::infinity()) return;
-  const auto factor = hn::Set(d, correction);
-  for (std::int64_t i = 0; i < row.columns; i += static_cast<std::int64_t>(n)) {
-    hn::StoreU(hn::Mul(hn::LoadU(d, row.output + i), factor), d, row.output + i);
+/// Goes on with the softmax of one tile's rows: their weights, and their outputs so far in the new scale.
+template <class T>
+HWY_INLINE void weigh(const Rows& rows, Running* running, T* weights) {
+  const hn::ScalableTag<float> d;
+  const auto n = static_cast<std::int64_t>(hn::Lanes(d));
+  HWY_ALIGN float corrections[lc::kTileRows] = {};
+  for (std::int64_t i = 0; i < rows.count; ++i) {
+    const float before = running[i].maximum;
+    const float now = largest(rows.row[i]) * rows.row[i].scale;
+    running[i].maximum = now > before ? now : before;
+    corrections[i] = before == running[i].maximum ? 0.0f : before - running[i].maximum;
+  }
+  for (std::int64_t i = 0; i < rows.count; i += n) {
+    hn::Store(ch::math::exp<ch::Vector>(hn::Load(d, corrections + i)), d, corrections + i);
+  }
+  for (std::int64_t i = 0; i < rows.count; ++i) {
+    const ScoreRow& row = rows.row[i];
+    if (row.begin >= row.end) {
+      std::memset(static_cast<void*>(weights + i * lc::kTileColumns), 0, lc::kTileColumns * sizeof(T));
+      continue;
+    }
+    const float sum = weigh_row(row, running[i].maximum, weights + i * lc::kTileColumns);
+    running[i].sum = running[i].sum * corrections[i] + sum;
+    if (corrections[i] == 1) continue;
+    const auto factor = hn::Set(d, corrections[i]);
+    float* const output = rows.outputs + i * rows.columns;
+    for (std::int64_t k = 0; k < rows.columns; k += n)
+      hn::StoreU(hn::Mul(hn::LoadU(d, output + k), factor), d, output + k);
   }
 }
 
-void weigh_fp32(const ScoreRow& row, Running& running, void* weights) {
-  weigh(row, running, static_cast<float*>(weights));
+void weigh_fp32(const Rows& rows, Running* running, void* weights) {
+  weigh(rows, running, static_cast<float*>(weights));
 }
-void weigh_bf16(const ScoreRow& row, Running& running, void* weights) {
-  weigh(row, running, static_cast<core::Bfloat16*>(weights));
+void weigh_bf16(const Rows& rows, Running* running, void* weights) {
+  weigh(rows, running, static_cast<core::Bfloat16*>(weights));
 }
 
 template <class T>
@@ -204,13 +244,13 @@ class PackedKeys {
 
 /// One thread's memory for a tile of queries.
 struct Scratch {
-  Scratch(std::byte* memory, lc::Multiplicand type, std::int64_t depth) : pieces(memory) {
-    queries = pieces.bytes_of(type, kQueries * depth);
-    scores = pieces.take<float>(kQueries * kKeys);
+  Scratch(std::byte* memory, lc::Multiplicand type, std::int64_t depth, bool drops) : pieces(memory) {
+    queries = pieces.bytes_of(type, lc::left_elements(type, kQueries, depth));
+    scores = pieces.take<float>(kQueries * lc::sums_pitch(type, kKeys));
     weights = pieces.bytes_of(type, kQueries * kKeys);
     output = pieces.take<float>(kQueries * lc::rounded_up(depth, lc::kColumnBlock));
     running = pieces.take<Running>(kQueries);
-    keep = pieces.take<float>(kKeys);
+    keep = pieces.take<float>(drops ? kQueries * kKeys : 0);
   }
   Pieces pieces;
   std::byte* queries;
@@ -228,10 +268,10 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
   const std::int64_t depth = arguments.q.extent(3);
   const std::int64_t columns = lc::rounded_up(depth, lc::kColumnBlock);
   const std::int64_t group = head / (arguments.q.extent(2) / arguments.k.extent(2));
-  const std::int64_t rows = lc::row_count(end - begin);
+  const std::int64_t rows = lc::row_count(type, end - begin);
   const core::ConstTensorView q = head_of(arguments.q, sequence, head);
   const Keep keep(arguments.dropout, sequence, head, positions);
-  lc::pack_rows(type, scratch.queries, q.slice(0, begin - before, end - before), rows, depth);
+  lc::pack_left(type, scratch.queries, q.slice(0, begin - before, end - before), rows, depth);
   std::fill_n(scratch.running, kQueries, Running{});
 
   const auto weigh =
@@ -239,38 +279,45 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
   const std::int64_t row_bytes = kKeys * lc::bytes_of(type);
   std::memset(scratch.weights + (end - begin) * row_bytes, 0,
               static_cast<std::size_t>((rows - (end - begin)) * row_bytes));
+  const std::int64_t pitch = lc::sums_pitch(type, kKeys);
+  Rows tile;
+  tile.count = end - begin;
+  tile.outputs = scratch.output;
   const std::int64_t first = first_key(arguments.mask, sequence, begin);  // later queries never see further back
   core::Accumulate accumulate = core::Accumulate::kOverwrite;
   for (std::int64_t from = first / kKeys * kKeys; from < end; from += kKeys) {
-    lc::tile_product(type, rows, kKeys, depth, scratch.scores, scratch.queries, packed.keys(sequence, group, from),
-                     core::Accumulate::kOverwrite);
-    for (std::int64_t i = 0; i < end - begin; ++i) {
+    // No key after the last query is seen; oneDNN's primitives are for whole tiles.
+    const std::int64_t seen = lc::on_amx(type) ? std::min(kKeys, lc::rounded_up(end - from, lc::kColumnBlock)) : kKeys;
+    lc::tile_product(type, rows, seen, depth, scratch.scores, pitch, lc::packed_left(type, scratch.queries, depth),
+                     packed.keys(sequence, group, from), core::Accumulate::kOverwrite);
+    tile.columns = accumulate == core::Accumulate::kAdd ? columns : 0;
+    for (std::int64_t i = 0; i < tile.count; ++i) {
       const std::int64_t position = begin + i;
-      ScoreRow row{};
-      row.scores = scratch.scores + i * kKeys;
+      ScoreRow& row = tile.row[static_cast<std::size_t>(i)];
+      row.scores = scratch.scores + i * pitch;
       row.begin = std::clamp<std::int64_t>(first_key(arguments.mask, sequence, position) - from, 0, kKeys);
       row.end = std::clamp<std::int64_t>(position + 1 - from, 0, kKeys);
       row.scale = arguments.scale;
-      row.output = scratch.output + i * columns;
-      row.columns = accumulate == core::Accumulate::kAdd ? columns : 0;
-      if (keep) {
-        for (std::int64_t key = row.begin; key < row.end; ++key) scratch.keep[key] = keep(position, from + key);
-        row.keep = scratch.keep;
+      row.keep = keep ? scratch.keep + i * kKeys : nullptr;
+      if (keep) std::fill_n(scratch.keep + i * kKeys, kKeys, 0.0f);  // what is not seen is multiplied by it too
+      for (std::int64_t key = row.begin; keep && key < row.end; ++key) {
+        scratch.keep[i * kKeys + key] = keep(position, from + key);
       }
-      weigh(row, scratch.running[i], scratch.weights + i * row_bytes);
     }
-    lc::tile_product(type, rows, columns, kKeys, scratch.output, scratch.weights, packed.values(sequence, group, from),
-                     accumulate);
+    weigh(tile, scratch.running, scratch.weights);
+    lc::tile_product(type, rows, columns, kKeys, scratch.output, columns, lc::left_rows(scratch.weights, row_bytes),
+                     packed.values(sequence, group, from), accumulate);
     accumulate = core::Accumulate::kAdd;
   }
 
   const core::TensorView o = head_of(arguments.o_out, sequence, head);
+  float* const log_sums =
+      arguments.log_sum_out ? arguments.log_sum_out.select(0, sequence).select(0, head).data<float>() : nullptr;
   for (std::int64_t i = 0; i < end - begin; ++i) {
     const Running& running = scratch.running[i];
     HWY_DYNAMIC_DISPATCH(finish_row)(o, begin - before + i, scratch.output + i * columns, running.sum);
-    if (arguments.log_sum_out) {
-      arguments.log_sum_out.select(0, sequence).select(0, head).data<float>()[begin - before + i] =
-          running.maximum + core::math::log<core::math::Scalar>(running.sum);
+    if (log_sums != nullptr) {
+      log_sums[begin - before + i] = running.maximum + core::math::log<core::math::Scalar>(running.sum);
     }
   }
 }
@@ -295,18 +342,20 @@ void forward(core::Stream& stream, const Arguments& arguments) {
   };
   for (const std::int64_t tile : {std::int64_t{0}, std::min<std::int64_t>(1, tiles - 1), tiles - 1}) {
     const auto [begin, end] = range(tile);
-    const std::int64_t rows = lc::row_count(end - begin);
+    const std::int64_t rows = lc::row_count(type, end - begin);
     lc::prepare_tile(type, rows, kKeys, depth, core::Accumulate::kOverwrite);
     lc::prepare_tile(type, rows, columns, kKeys, core::Accumulate::kOverwrite);
     lc::prepare_tile(type, rows, columns, kKeys, core::Accumulate::kAdd);
   }
 
   const PackedKeys packed(stream, arguments, type);
-  const std::int64_t scratch_bytes = Scratch(nullptr, type, depth).pieces.bytes();
+  const bool drops = arguments.dropout.rate > 0;
+  const std::int64_t scratch_bytes = Scratch(nullptr, type, depth, drops).pieces.bytes();
   const core::Buffer memory =
       stream.arena().allocate(core::threads() * scratch_bytes, core::Category::kWorkspace, "attention");
   core::parallel_for_uneven(batch * heads * tiles, [&](std::int64_t i) {
-    const Scratch scratch(static_cast<std::byte*>(memory.data()) + core::thread_index() * scratch_bytes, type, depth);
+    const Scratch scratch(static_cast<std::byte*>(memory.data()) + core::thread_index() * scratch_bytes, type, depth,
+                          drops);
     const std::int64_t head = i / tiles;
     const auto [begin, end] = range(tiles - 1 - i % tiles);  // the longest first
     one_tile(arguments, packed, scratch, type, head / heads, head % heads, begin, end);

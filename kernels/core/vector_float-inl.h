@@ -74,6 +74,23 @@ HWY_INLINE void store_float(hn::Vec<D> value, D, Bfloat16* to) {
   hn::StoreU(hn::TruncateTo(half, hn::IfThenElse(nan, quiet, rounded)), half, &to->bits);
 }
 
+/// The same for an operand of a bf16 product, on tiers that have these (kAvx512Bf16): by their own instruction, which
+/// differs in that subnormal numbers become 0, as the product takes them.
+template <class D>
+HWY_INLINE void store_operand(hn::Vec<D> value, [[maybe_unused]] D d, Bfloat16* to) {
+#if HWY_TARGET <= HWY_AVX3
+  __m256i rounded;
+  __asm__("vcvtneps2bf16 %1, %0" : "=v"(rounded) : "v"(value.raw));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded);
+#else
+  store_float(value, d, to);
+#endif
+}
+template <class D>
+HWY_INLINE void store_operand(hn::Vec<D> value, D d, float* to) {
+  store_float(value, d, to);
+}
+
 template <class D>
 HWY_INLINE void store_float(hn::Vec<D> value, [[maybe_unused]] D d, Float16* to) {
   const hn::Rebind<std::uint16_t, D> half;

@@ -37,11 +37,42 @@ using PartialSums = std::array<float, 16>;
 
 /// Their sum, added by halves.
 HWY_INLINE float sum_by_halves(PartialSums& sums) {
+#if HWY_TARGET <= HWY_AVX3
+  // Written out, as the loops below go through memory at every step.
+  const __m512 all = _mm512_loadu_ps(sums.data());
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#endif
   for (std::size_t step = sums.size() / 2; step > 0; step /= 2) {
     for (std::size_t i = 0; i < step; ++i) sums[i] += sums[i + step];
   }
   return sums[0];
 }
+
+/// The same in registers: a block of 16 elements, `offset` (a multiple of the vector's lanes) in it, is added lane by
+/// lane.
+class RunningSums {
+ public:
+  using D = hn::ScalableTag<float>;
+  RunningSums() {
+    for (auto& part : parts_) part = hn::Zero(D());
+  }
+  HWY_INLINE void add(std::size_t offset, hn::Vec<D> values) {
+    auto& part = parts_[offset / hn::MaxLanes(D())];
+    part = hn::Add(part, values);
+  }
+  HWY_INLINE float total() const {
+    HWY_ALIGN PartialSums sums;
+    for (std::size_t i = 0; i < kParts; ++i) hn::Store(parts_[i], D(), sums.data() + i * hn::MaxLanes(D()));
+    return sum_by_halves(sums);
+  }
+
+ private:
+  static constexpr std::size_t kParts = std::tuple_size_v<PartialSums> / hn::MaxLanes(D());
+  hn::Vec<D> parts_[kParts];
+};
 
 /// to[i] = function(from[i]...) for i in [0, count), in fp32. `to` may be one of `from`.
 template <class Function, class To, class... From>

@@ -5,6 +5,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/linear/matmul_cpu.h"
+#include "kernels/linear/product_in_place.h"
 
 namespace braise::linear {
 namespace {
@@ -78,6 +79,10 @@ void matmul(core::Stream& stream, const TensorView& y, const ConstTensorView& x,
   core::require(b && b.rank() == 2, kMatmul, "b needs two dimensions");
   check(y, x, b.dtype(), b.extent(0), b.extent(1), epilogue);
   core::require_cpu(stream, kMatmul);
+  const bool plain = epilogue.scale == 1 && !epilogue.bias && !epilogue.residual;
+  if (plain && y.dtype() == core::Dtype::kFloat32 && b.extent(0) > 0 && cpu::has_product_in_place(b.dtype())) {
+    return cpu::product_in_place(stream, as_matrix(y), as_matrix(x), b, epilogue.accumulate);
+  }
   const core::Buffer packed = stream.arena().allocate(cpu::packed_bytes(b.dtype(), b.extent(0), b.extent(1)),
                                                       core::Category::kWorkspace, kMatmul);
   cpu::pack(packed.data(), b);

@@ -56,12 +56,14 @@ struct Epilogue {
 /// not overlap x. Sums are fp32: operands are multiplied as bf16 where they are bf16 and the tier has the instructions,
 /// else as fp32.
 /// Deterministic: a row of y depends on that row of x and on b alone, not on the number of rows, nor of threads; K is
-/// summed in parts of 4096, in order.
+/// summed in parts of 4096, in order (bf16 with AMX: as one part).
 /// K may be 0 (the sum is 0). Errors: core::Error for shapes or dtypes that do not go together.
 void matmul(core::Stream& stream, const core::TensorView& y, const core::ConstTensorView& x, const PackedMatrix& b,
             const Epilogue& epilogue = {});
 
-/// The same for a right operand that is used once: [K, N] of x's dtype, any strides; packed into workspace.
+/// The same for a right operand that is used once: [K, N] of x's dtype, any strides; packed into workspace. With AMX,
+/// where y is fp32 and is only overwritten or added to, both operands are packed as they are used, and parts of 1024
+/// of K are added to y, in order.
 void matmul(core::Stream& stream, const core::TensorView& y, const core::ConstTensorView& x,
             const core::ConstTensorView& b, const Epilogue& epilogue = {});
 

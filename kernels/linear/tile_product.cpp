@@ -255,14 +255,24 @@ std::int64_t bytes_of(Multiplicand multiplicand) {
   return multiplicand == Multiplicand::kBfloat16 ? 2 : 4;
 }
 
-std::int64_t row_count(std::int64_t rows) {
+bool on_amx(Multiplicand multiplicand) {
+  static const bool amx = core::settle_tier() >= Tier::kAmx;
+  return amx && multiplicand == Multiplicand::kBfloat16;
+}
+
+std::int64_t row_count(Multiplicand multiplicand, std::int64_t rows) {
+  if (on_amx(multiplicand)) return rows;
   // Found by trying all powers of two on each tier (the tests hold these against each other): with 32 or 8 rows
-  // oneDNN's fp32 kernels for AVX2 sum in another order, with 4 or fewer rows its bf16 kernels for AMX do.
+  // oneDNN's fp32 kernels for AVX2 sum in another order.
   const std::int64_t least = blocked() ? 8 : 4;
   for (const std::int64_t count : {least, std::int64_t{16}, std::int64_t{64}}) {
     if (rows <= count) return count;
   }
   return kTileRows;
+}
+
+std::int64_t tile_depth(Multiplicand multiplicand) {
+  return on_amx(multiplicand) ? 1024 : 4096;
 }
 
 std::int64_t packed_elements(Multiplicand multiplicand, std::int64_t depth, std::int64_t columns) {
@@ -272,6 +282,15 @@ std::int64_t packed_elements(Multiplicand multiplicand, std::int64_t depth, std:
 void pack_columns(Multiplicand multiplicand, void* packed, const core::ConstTensorView& b, std::int64_t depth,
                   std::int64_t width, std::int64_t begin, std::int64_t end) {
   const std::int64_t rows = padded_depth(multiplicand, depth);
+  if (on_amx(multiplicand)) {
+    // Whole blocks, of which the last panel may have no column of b.
+    amx::pack_right(packed, b, rows, begin, end);
+    const std::int64_t filled = rounded_up(end, amx::kPanel);
+    const std::int64_t past = rounded_up(end, kColumnBlock);
+    std::memset(static_cast<std::byte*>(packed) + filled * rows * 2, 0,
+                static_cast<std::size_t>((past - filled) * rows * 2));
+    return;
+  }
   for (std::int64_t at = begin; at < end; at += kColumnBlock) {
     const std::int64_t columns = std::min(kColumnBlock, end - at);
     auto* const bytes = static_cast<std::byte*>(packed);
@@ -291,13 +310,23 @@ const void* packed_tile(Multiplicand multiplicand, const void* packed, std::int6
   return static_cast<const std::byte*>(packed) + begin * padded_depth(multiplicand, depth) * bytes_of(multiplicand);
 }
 
-void pack_rows(Multiplicand multiplicand, void* dense, const core::ConstTensorView& a, std::int64_t rows,
+Left left_rows(const void* rows, std::int64_t row_bytes) {
+  return Left{rows, row_bytes, 2 * amx::kDepth, amx::kRows * row_bytes};
+}
+
+std::int64_t left_elements(Multiplicand multiplicand, std::int64_t rows, std::int64_t depth) {
+  if (!on_amx(multiplicand)) return rows * depth;
+  return rounded_up(rows, amx::kRows) * padded_depth(multiplicand, depth);
+}
+
+void pack_left(Multiplicand multiplicand, void* packed, const core::ConstTensorView& a, std::int64_t rows,
                std::int64_t depth) {
+  if (on_amx(multiplicand)) return amx::pack_left(packed, a, padded_depth(multiplicand, depth));
   const std::int64_t columns = a.extent(1);
   const std::int64_t given = a.extent(0);
   const std::int64_t size = bytes_of(multiplicand);
   const bool same = a.dtype() == (multiplicand == Multiplicand::kBfloat16 ? Dtype::kBfloat16 : Dtype::kFloat32);
-  auto* const to = static_cast<std::byte*>(dense);
+  auto* const to = static_cast<std::byte*>(packed);
   const std::int64_t whole = columns == depth ? given : 0;  // rows that leave no gap
   std::memset(to + whole * depth * size, 0, static_cast<std::size_t>((rows - whole) * depth * size));
   if (same && (a.stride(1) == 1 || columns == 1)) {
@@ -322,13 +351,32 @@ void pack_rows(Multiplicand multiplicand, void* dense, const core::ConstTensorVi
   }
 }
 
+Left packed_left(Multiplicand multiplicand, const void* packed, std::int64_t depth, std::int64_t row) {
+  const auto* const bytes = static_cast<const std::byte*>(packed);
+  if (!on_amx(multiplicand)) {
+    const std::int64_t row_bytes = depth * bytes_of(multiplicand);
+    return left_rows(bytes + row * row_bytes, row_bytes);
+  }
+  const std::int64_t block_bytes = amx::kRows * padded_depth(multiplicand, depth) * 2;
+  return Left{bytes + row / amx::kRows * block_bytes, 2 * amx::kDepth, amx::kTileBytes, block_bytes};
+}
+
+std::int64_t sums_pitch(Multiplicand multiplicand, std::int64_t columns) {
+  return on_amx(multiplicand) ? columns + 16 : columns;
+}
+
 void prepare_tile(Multiplicand multiplicand, std::int64_t rows, std::int64_t columns, std::int64_t depth,
                   core::Accumulate accumulate) {
+  if (on_amx(multiplicand)) return;
   Primitive::of(Key{multiplicand, rows, columns, depth, accumulate});
 }
 
 void tile_product(Multiplicand multiplicand, std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c,
-                  const void* a, const void* b, core::Accumulate accumulate) {
+                  std::int64_t pitch, const Left& a, const void* b, core::Accumulate accumulate,
+                  std::span<const amx::Region> ahead) {
+  if (on_amx(multiplicand)) {
+    return amx::product(rows, columns, padded_depth(multiplicand, depth), c, pitch, a, b, accumulate, ahead);
+  }
   thread_local std::map<Key, Runner> runners;
   const Key key{multiplicand, rows, columns, depth, accumulate};
   auto found = runners.find(key);
@@ -336,7 +384,7 @@ void tile_product(Multiplicand multiplicand, std::int64_t rows, std::int64_t col
   // oneDNN shares work among the threads OpenMP would give it now, whatever it planned for; inside of a parallel region
   // that is one.
   const core::OneThread one;
-  found->second.run(a, b, c);
+  found->second.run(a.data, b, c);
 }
 
 }  // namespace braise::linear::cpu

@@ -80,8 +80,6 @@ void linear_cross_entropy_backward(core::Stream& stream, const TensorView& dx, c
   };
   const core::Tensor dz = workspace(x.dtype(), Shape{rows, std::min(kChunk, tokens)});
   const core::Tensor sums = workspace(Dtype::kFloat32, Shape{rows, channels});
-  linear::PackedMatrix packed_x(stream.arena(), x.dtype(), rows, channels, core::Category::kWorkspace, "cross_entropy");
-  packed_x.pack(stream, x);
   linear::Epilogue epilogue;
   for (std::int64_t begin = 0; begin < tokens; begin += kChunk) {
     const std::int64_t end = std::min(tokens, begin + kChunk);
@@ -90,7 +88,7 @@ void linear_cross_entropy_backward(core::Stream& stream, const TensorView& dx, c
     epilogue.accumulate = begin == 0 ? core::Accumulate::kOverwrite : core::Accumulate::kAdd;
     linear::matmul(stream, sums.view, chunk, weight.slice(0, begin, end), epilogue);
     epilogue.accumulate = core::Accumulate::kAdd;
-    linear::matmul(stream, dw.slice(0, begin, end), chunk.transposed(0, 1), packed_x, epilogue);
+    linear::matmul(stream, dw.slice(0, begin, end), chunk.transposed(0, 1), x, epilogue);
   }
   core::copy(stream, dx, sums.view);
 }
