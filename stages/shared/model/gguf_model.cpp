@@ -14,6 +14,7 @@
 #include "kernels/core/error.h"
 #include "stages/shared/model/parameters.h"
 #include "stages/shared/weights/gguf.h"
+#include "stages/shared/weights/text.h"
 
 namespace braise::model {
 namespace {
@@ -117,12 +118,20 @@ double decimal(float value) {
   return read;
 }
 
+/// A file's text, which may be anything, as what may stand in a message.
+std::string tame(const std::string& text) {
+  const std::string quoted = weights::in_quotes(text);
+  return quoted == '"' + text + '"' ? text : quoted;
+}
+
 json to_json(const GgufValue& value) {
   return std::visit(
       [](const auto& held) -> json {
         using T = std::decay_t<decltype(held)>;
         if constexpr (std::is_same_v<T, weights::GgufList>) {
           return "a list";  // which no key that is used may be
+        } else if constexpr (std::is_same_v<T, std::string>) {
+          return tame(held);
         } else if constexpr (std::is_same_v<T, float>) {
           return decimal(held);
         } else {
@@ -164,7 +173,7 @@ class Translation {
     read_neutral();
     for (const auto& [key, value] : gguf_.metadata.values()) {
       if (key.starts_with(architecture_ + ".") && !known_.contains(key)) {
-        problems_.push_back(key + ": is unknown; Braise cannot tell what it asks for");
+        problems_.push_back(tame(key) + ": is unknown; Braise cannot tell what it asks for");
       }
     }
     return object;
@@ -390,6 +399,12 @@ std::vector<TensorInfo> as_hugging_face(const Gguf& gguf, const Config& config, 
     const bool transposed = form_of(spec, config, architecture).transposed;
     const core::Shape shape = transposed ? core::Shape{spec.shape[1], spec.shape[0]} : spec.shape;
     if (found->shape != shape) problems.push_back(name + ": is " + found->shape.text() + ", not " + shape.text());
+    if (weights::is_integer(found->encoding)) {
+      problems.push_back(name + ": is " + found->type + "; a type of floating point is needed");
+    }
+    if (gguf.weights.find(spec.name) != nullptr) {
+      problems.push_back(tame(spec.name) + ": is no name of GGUF files, and " + name + " is there too");
+    }
   }
   std::vector<TensorInfo> tensors;
   for (TensorInfo tensor : gguf.weights.tensors()) {
@@ -418,8 +433,8 @@ GgufModel open_gguf_model(const std::filesystem::path& path) {
   Translation translation(gguf, problems);
   const std::string& architecture = translation.architecture();
   if (!kArchitectures.contains(architecture)) {
-    problems.push_back("general.architecture: is \"" + architecture +
-                       "\"; Braise knows gpt2, llama, qwen2, qwen3, gemma and starcoder2");
+    problems.push_back("general.architecture: is " + weights::in_quotes(architecture) +
+                       "; Braise knows gpt2, llama, qwen2, qwen3, gemma and starcoder2");
     refuse();
   }
   const json object = translation.hugging_face();

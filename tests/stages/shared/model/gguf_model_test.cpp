@@ -459,6 +459,10 @@ TEST_CASE("a GGUF file that is no model of ours is refused, with all that is wro
                        m.tensors["blk.0.ffn_gate_inp.weight"] = {{2}, {1, 1}};
                      }),
              Contains("blk.0.ffn_gate_inp.weight is not the model's"));
+  CHECK_THAT(changed("llama2", [](Model& m) { m.tensors["model.norm.weight"] = m.tensors["output_norm.weight"]; }),
+             Contains("model.norm.weight: is no name of GGUF files, and output_norm.weight is there too"));
+  CHECK_THAT(changed("llama2", [](Model& m) { m.text("llama.context_length", "\xff"); }),
+             Contains("llama.context_length: is \"\\\"\ufffd\\\"\"; a whole number"));
   CHECK_THAT(changed("gpt2",
                      [](Model& m) {
                        m.tensors["blk.0.attn_qkv.weight"].shape = {16, 48};
