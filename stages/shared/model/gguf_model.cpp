@@ -94,13 +94,16 @@ constexpr std::pair<const char*, const char*> kInLayer[] = {
     {"self_attn.q_proj", "attn_q"},
     {"self_attn.k_proj", "attn_k"},
     {"self_attn.v_proj", "attn_v"},
+    {"self_attn.qkv_proj", "attn_qkv"},
     {"self_attn.q_norm", "attn_q_norm"},
     {"self_attn.k_norm", "attn_k_norm"},
     {"self_attn.o_proj", "attn_output"},
     {"post_attention_layernorm", "ffn_norm"},
     {"mlp.gate_proj", "ffn_gate"},
     {"mlp.up_proj", "ffn_up"},
+    {"mlp.gate_up_proj", "ffn_up"},
     {"mlp.down_proj", "ffn_down"},
+    {"post_feedforward_layernorm", "post_ffw_norm"},
     {"ln_1", "attn_norm"},
     {"attn.c_attn", "attn_qkv"},
     {"attn.c_proj", "attn_output"},
@@ -369,6 +372,9 @@ std::string gguf_name(const ParameterSpec& spec) {
     table = kInLayer;
   }
   const auto found = std::ranges::find(table, name, [](const auto& row) { return std::string(row.first); });
+  if (name == "post_attention_layernorm" && spec.role == Role::kNorm1Weight) {  // which only some name rightly
+    return prefix + "post_attention_norm" + kind;
+  }
   core::require(found != table.end(), "open_gguf_model", "a parameter has no name in GGUF files");
   return prefix + found->second + kind;
 }
@@ -422,7 +428,8 @@ std::vector<TensorInfo> as_hugging_face(const Gguf& gguf, const Config& config, 
 }  // namespace
 
 GgufModel open_gguf_model(const std::filesystem::path& path) {
-  static const std::set<std::string> kArchitectures{"gpt2", "llama", "qwen2", "qwen3", "gemma", "starcoder2"};
+  static const std::set<std::string> kArchitectures{"gpt2",  "llama",      "qwen2", "qwen3",
+                                                    "gemma", "starcoder2", "olmo2", "phi3"};
   Gguf gguf = weights::open_gguf(path);
   std::vector<std::string> problems;
   const auto refuse = [&] {
@@ -434,7 +441,7 @@ GgufModel open_gguf_model(const std::filesystem::path& path) {
   const std::string& architecture = translation.architecture();
   if (!kArchitectures.contains(architecture)) {
     problems.push_back("general.architecture: is " + weights::in_quotes(architecture) +
-                       "; Braise knows gpt2, llama, qwen2, qwen3, gemma and starcoder2");
+                       "; Braise knows gpt2, llama, qwen2, qwen3, gemma, starcoder2, olmo2 and phi3");
     refuse();
   }
   const json object = translation.hugging_face();

@@ -73,6 +73,14 @@ Config small_everything() {
   return c;
 }
 
+/// With norms after what they would else come before.
+Config small_olmo() {
+  Config c = small_llama();
+  c.model_type = "olmo2";
+  c.qk_norm = c.qk_norm_whole = c.norm_after = true;
+  return c;
+}
+
 struct Trial {
   Trial(const Config& config, const DecoderSettings& how, std::int64_t sequences = 2, std::int64_t length = 13)
       : decoder(bench.stream(), config, how),
@@ -146,7 +154,7 @@ struct Trial {
 }  // namespace
 
 TEST_CASE("gradients are the slopes of the loss, parameter by parameter") {
-  for (const Config& c : {small_gpt2(), small_llama(), small_everything()}) {
+  for (const Config& c : {small_gpt2(), small_llama(), small_everything(), small_olmo()}) {
     Trial trial(c, {.compute = Dtype::kFloat32, .gradients = true, .checkpointing = {}});
     trial.settings.label_smoothing = 0.1f;
     trial.settings.z_loss = 0.01f;

@@ -86,6 +86,9 @@ std::string gguf_name(std::string name) {
       {".self_attn.k_norm.", ".attn_k_norm."},
       {".attn.c_attn.", ".attn_qkv."},
       {".attn.c_proj.", ".attn_output."},
+      {".self_attn.qkv_proj.", ".attn_qkv."},
+      {".mlp.gate_up_proj.", ".ffn_up."},
+      {".post_feedforward_layernorm.", ".post_ffw_norm."},
       {".mlp.gate_proj.", ".ffn_gate."},
       {".mlp.up_proj.", ".ffn_up."},
       {".mlp.down_proj.", ".ffn_down."},
@@ -152,14 +155,10 @@ fs::path golden_folder(const std::string& name) {
   return source_dir() / "tests/golden/models" / name;
 }
 
-/// A golden model as llama.cpp's conversion writes it.
-Model converted(const std::string& name) {
-  const Config config = model::read_hugging_face(golden_folder(name) / "config.json");
-  const weights::Weights weights = weights::open_weights(golden_folder(name) / "model.safetensors");
-  Model model;
+/// Writes the keys of a configuration as llama.cpp's conversion does.
+void describe(Model& model, const Config& config) {
   const std::string arch = config.model_type == "mistral" ? "llama" : config.model_type;
   model.text("general.architecture", arch);
-  model.text("general.name", name);
   model.integer(arch + ".context_length", config.positions);
   model.integer(arch + ".embedding_length", config.hidden);
   model.integer(arch + ".block_count", config.layers);
@@ -191,6 +190,22 @@ Model converted(const std::string& name) {
                                             llama3_factors(config.rope->base, config.head_size, *llama3)};
     }
   }
+}
+
+/// What config.json says of a model, but for what GGUF files have no word for.
+json without_training(const Config& config) {
+  json object = model::to_hugging_face(config);
+  object.erase("initializer_range");
+  return object;
+}
+
+/// A golden model as llama.cpp's conversion writes it.
+Model converted(const std::string& name) {
+  const Config config = model::read_hugging_face(golden_folder(name) / "config.json");
+  const weights::Weights weights = weights::open_weights(golden_folder(name) / "model.safetensors");
+  Model model;
+  describe(model, config);
+  const std::string arch = config.model_type == "mistral" ? "llama" : config.model_type;
   for (const weights::TensorInfo& tensor : weights.tensors()) {
     Matrix matrix = read(weights, tensor.name);
     if (arch == "llama" && tensor.name.find("q_proj") != std::string::npos) matrix = in_turn(matrix, config.heads);
@@ -234,12 +249,7 @@ TEST_CASE("golden models in GGUF are those in safetensors") {
   const model::GgufModel gguf = model::open_gguf_model(converted(name).write(folder));
   Config config = model::read_hugging_face(golden_folder(name) / "config.json");
   if (name == "llama_linear") config.activation = activation::Activation::kSilu;  // of GELU no GGUF key speaks
-  json mine = model::to_hugging_face(gguf.config);
-  json wanted = model::to_hugging_face(config);
-  for (json* const each : {&mine, &wanted}) {
-    each->erase("initializer_range");  // training is not in GGUF files
-  }
-  CHECK(mine == wanted);
+  CHECK(without_training(gguf.config) == without_training(config));
 
   const weights::Weights hugging_face = weights::open_weights(golden_folder(name) / "model.safetensors");
   const json golden = read_json(golden_folder(name) / "golden.json");
@@ -271,6 +281,38 @@ TEST_CASE("golden models in GGUF are those in safetensors") {
     } else {
       CHECK(logits == expected);
     }
+  }
+}
+
+TEST_CASE("OLMo 2 and Phi-3 in GGUF give the logits of plain loops in fp64") {
+  const std::string name = GENERATE(as<std::string>(), "olmo2", "phi3");
+  INFO(name);
+  const json golden = read_json(source_dir() / "tests/golden" / (name + ".json"));
+  std::vector<std::string> problems;
+  const auto config = model::read_hugging_face(golden.at("config"), problems);
+  REQUIRE(config.has_value());
+  Model model;
+  describe(model, *config);
+  for (const auto& [key, values] : golden.at("weights").items()) {
+    Matrix matrix{{static_cast<std::int64_t>(values.size())}, flat(values)};
+    if (values.at(0).is_array()) matrix.shape.push_back(static_cast<std::int64_t>(values.at(0).size()));
+    // The norm after attention has another name than the one before the feed-forward part.
+    const bool after = name == "olmo2" && key.find("post_attention_layernorm") != std::string::npos;
+    model.tensors[after ? replaced(gguf_name(key), "ffn_norm", "post_attention_norm") : gguf_name(key)] = matrix;
+  }
+  const TemporaryFolder folder;
+  const model::GgufModel gguf = model::open_gguf_model(model.write(folder));
+  CHECK(without_training(gguf.config) == without_training(*config));
+  const TestTensor ids = tensor_of({golden.at("ids").get<std::vector<std::int32_t>>()});
+  Batch batch;
+  batch.ids = ids.view();
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBfloat16, Dtype::kFloat16}) {
+    INFO(core::name(dtype));
+    Bench bench;
+    Decoder decoder(bench.stream(), gguf.config, {.compute = dtype, .gradients = false, .checkpointing = {}});
+    decoder.load(gguf.weights);
+    // Some thirty roundings on the way of each value, and a norm after each part which makes them larger.
+    CHECK(worst_difference(logits_of(bench, decoder, batch), flat(golden.at("logits"))) < 32 * unit_roundoff(dtype));
   }
 }
 
@@ -385,7 +427,7 @@ TEST_CASE("a GGUF file that is no model of ours is refused, with all that is wro
              Contains("there is no metadata \"general.architecture\""));
   CHECK(changed("llama2", [](Model& m) { m.text("general.architecture", "mamba"); }) ==
         "a model that cannot be read:\n  general.architecture: is \"mamba\"; Braise knows gpt2, llama, qwen2, qwen3, "
-        "gemma and starcoder2");
+        "gemma, starcoder2, olmo2 and phi3");
   for (const char* const key : {"context_length", "embedding_length", "block_count", "feed_forward_length",
                                 "attention.head_count", "attention.layer_norm_rms_epsilon"}) {
     CHECK_THAT(changed("llama2", [&](Model& m) { m.metadata.erase("llama." + std::string(key)); }),

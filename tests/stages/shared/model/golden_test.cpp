@@ -47,7 +47,7 @@ TEST_CASE("tiny models of every architecture give the logits of Hugging Face tra
   const auto folder = models();
   if (!folder) return;
   const std::string name =
-      GENERATE(as<std::string>(), "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "starcoder2");
+      GENERATE(as<std::string>(), "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "starcoder2", "olmo2", "phi3");
   INFO(name);
   const fs::path base = *folder / "hf-tiny" / ("tiny_" + name);
   const json golden = read_json(base.string() + "_logits.json");
