@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tests/golden/olmo2.json and tests/golden/phi3.json: tiny models under the names of Hugging Face, and
-their logits in fp64 by plain loops, after Groeneveld et al., "2 OLMo 2 Furious", arXiv 2501.00656, section 3, and Abdin et
-al., "Phi-3 technical report", arXiv 2404.14219, section 2, with the rotation and the window of their configurations.
+"""Writes tests/golden/olmo2.json and tests/golden/phi3.json: tiny models under the names of Hugging Face, and their
+logits in fp64 by plain loops, after "2 OLMo 2 Furious", arXiv 2501.00656, section 3, and "Phi-3 technical report",
+arXiv 2404.14219, section 2, with the rotation and the window of their configurations.
 
 Needs nothing beside Python; run by hand, never by a build or a test.
 """
