@@ -6,7 +6,7 @@
 namespace braise::core {
 
 void add(Stream& stream, const TensorView& sum, const ConstTensorView& x) {
-  require_tensor("add", "sum", sum, Dtype::kFloat32, x.shape());
+  require_float_tensor("add", "sum", sum, x.shape());
   require_float_tensor("add", "x", x, x.shape());
   require_cpu(stream, "add");
   cpu::add(sum, x);

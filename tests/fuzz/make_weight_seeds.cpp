@@ -90,6 +90,31 @@ void gguf_seeds(const fs::path& folder) {
                                               .bytes());
   }
   io::write_file_durably(folder / "all", all.bytes());
+  const std::string epsilon = little(1e-5f), two = little<std::uint32_t>(2), one = little<std::uint32_t>(1);
+  const auto floats = [](std::size_t count) { return std::string(4 * count, '\0'); };
+  io::write_file_durably(folder / "model", GgufBuilder()
+                                               .value("general.architecture", 8, GgufBuilder::text("llama"))
+                                               .value("llama.context_length", 4, two)
+                                               .value("llama.embedding_length", 4, two)
+                                               .value("llama.block_count", 4, one)
+                                               .value("llama.feed_forward_length", 4, two)
+                                               .value("llama.attention.head_count", 4, one)
+                                               .value("llama.attention.layer_norm_rms_epsilon", 6, epsilon)
+                                               .value("llama.rope.freq_base", 6, little(10000.0f))
+                                               .value("llama.rope.scaling.type", 8, GgufBuilder::text("none"))
+                                               .tensor("token_embd.weight", {2, 3}, 0, floats(6))
+                                               .tensor("output_norm.weight", {2}, 0, floats(2))
+                                               .tensor("rope_freqs.weight", {1}, 0, little(1.0f))
+                                               .tensor("blk.0.attn_norm.weight", {2}, 0, floats(2))
+                                               .tensor("blk.0.attn_q.weight", {2, 2}, 0, floats(4))
+                                               .tensor("blk.0.attn_k.weight", {2, 2}, 0, floats(4))
+                                               .tensor("blk.0.attn_v.weight", {2, 2}, 0, floats(4))
+                                               .tensor("blk.0.attn_output.weight", {2, 2}, 0, floats(4))
+                                               .tensor("blk.0.ffn_norm.weight", {2}, 0, floats(2))
+                                               .tensor("blk.0.ffn_gate.weight", {2, 2}, 0, floats(4))
+                                               .tensor("blk.0.ffn_up.weight", {2, 2}, 0, floats(4))
+                                               .tensor("blk.0.ffn_down.weight", {2, 2}, 0, floats(4))
+                                               .bytes());
 }
 
 }  // namespace

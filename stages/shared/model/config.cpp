@@ -182,7 +182,8 @@ void read_gpt2(Reader& reader, Config& config) {
 void read_window(Reader& reader, Config& config) {
   const std::string& type = config.model_type;
   const bool asks = type.starts_with("qwen");  // these say whether, and from which layer on
-  bool windowed = type == "mistral" || type == "starcoder2" || (asks && reader.boolean("use_sliding_window", false));
+  bool windowed = type == "mistral" || type == "starcoder2" || type == "phi3" ||
+                  (asks && reader.boolean("use_sliding_window", false));
   if (windowed && asks) {
     const json* const first = reader.find("max_window_layers");
     const json usual = 28;
@@ -216,13 +217,15 @@ void read_llama(const json& object, Reader& reader, Config& config, std::vector<
   const std::string& type = config.model_type;
   const bool starcoder = type == "starcoder2";
   const bool gemma = type == "gemma";
+  const bool olmo = type == "olmo2";
+  const bool phi = type == "phi3";
   config.family = Family::kLlama;
   config.hidden = reader.size("hidden_size");
   config.layers = reader.size("num_hidden_layers", {}, kMostLayers);
   config.heads = reader.size("num_attention_heads");
   config.kv_heads = reader.size("num_key_value_heads", config.heads);
   config.intermediate = reader.size("intermediate_size");
-  config.positions = reader.size("max_position_embeddings", 2048);
+  config.positions = reader.size("max_position_embeddings", phi ? 4096 : 2048);
   if (reader.find("head_dim") == nullptr && config.hidden % config.heads != 0) {
     reader.problem("num_attention_heads", "is " + std::to_string(config.heads) +
                                               ", which does not divide hidden_size " + std::to_string(config.hidden) +
@@ -232,17 +235,26 @@ void read_llama(const json& object, Reader& reader, Config& config, std::vector<
                              : gemma         ? 256
                                              : std::max<std::int64_t>(1, config.hidden / config.heads);
   config.head_size = reader.size("head_dim", usual, 256);
-  config.norm_epsilon = reader.number(starcoder ? "norm_epsilon" : "rms_norm_eps", starcoder ? 1e-5 : 1e-6, 1e-12, 1);
+  config.norm_epsilon =
+      reader.number(starcoder ? "norm_epsilon" : "rms_norm_eps", starcoder || olmo || phi ? 1e-5 : 1e-6, 1e-12, 1);
   config.norm = starcoder ? Norm::kLayer : Norm::kRms;
   config.gated = !starcoder;
   const bool bias = starcoder && reader.boolean("use_bias", true);
+  if (phi) reader.must_be("attention_bias", false);
+  if (phi || olmo) reader.must_be("mlp_bias", false);
   config.qkv_bias = type == "qwen2" || bias || reader.boolean("attention_bias", false);
   config.o_bias = type != "qwen2" && (bias || reader.boolean("attention_bias", false));
   config.mlp_bias = bias || reader.boolean("mlp_bias", false);
-  config.qk_norm = type == "qwen3";
+  config.qk_norm = type == "qwen3" || olmo;
+  config.qk_norm_whole = olmo;
+  config.norm_after = olmo;
+  config.fused = phi;
   config.tied = reader.boolean("tie_word_embeddings", gemma || starcoder);
   config.attention_dropout = reader.number("attention_dropout", 0, 0, 0.999);
-  config.residual_dropout = starcoder ? reader.number("residual_dropout", 0, 0, 0.999) : 0;
+  if (starcoder || phi) {
+    config.residual_dropout = reader.number(starcoder ? "residual_dropout" : "resid_pdrop", 0, 0, 0.999);
+  }
+  if (phi) reader.must_be("embd_pdrop", 0.0);
   config.embedding_dropout = starcoder ? reader.number("embedding_dropout", 0, 0, 0.999) : 0;
   if (gemma) {
     config.norm_offset = 1;
@@ -298,10 +310,13 @@ std::optional<Config> read_hugging_face(const json& object, std::vector<std::str
   Reader reader(object, problems);
   Config config;
   config.model_type = reader.text("model_type", "");
-  static const std::set<std::string> kLlamas{"llama", "mistral", "qwen2", "qwen3", "gemma", "starcoder2"};
+  static const std::set<std::string> kLlamas{"llama", "mistral",    "qwen2", "qwen3",
+                                             "gemma", "starcoder2", "olmo2", "phi3"};
   if (config.model_type != "gpt2" && !kLlamas.contains(config.model_type)) {
-    reader.problem("model_type", "is \"" + config.model_type +
-                                     "\"; Braise knows gpt2, llama, mistral, qwen2, qwen3, gemma and starcoder2");
+    reader.problem("model_type",
+                   "is \"" + config.model_type +
+                       "\"; Braise knows gpt2, llama, mistral, qwen2, qwen3, gemma, starcoder2, olmo2 and "
+                       "phi3");
     return std::nullopt;
   }
   config.vocabulary = reader.size("vocab_size");
@@ -339,7 +354,9 @@ json to_hugging_face(const Config& config) {
                                                            {"qwen2", "Qwen2ForCausalLM"},
                                                            {"qwen3", "Qwen3ForCausalLM"},
                                                            {"gemma", "GemmaForCausalLM"},
-                                                           {"starcoder2", "Starcoder2ForCausalLM"}};
+                                                           {"starcoder2", "Starcoder2ForCausalLM"},
+                                                           {"olmo2", "Olmo2ForCausalLM"},
+                                                           {"phi3", "Phi3ForCausalLM"}};
   json object{{"architectures", {kClasses.at(config.model_type)}},
               {"model_type", config.model_type},
               {"vocab_size", config.vocabulary},
@@ -376,9 +393,12 @@ json to_hugging_face(const Config& config) {
     object.update({{"use_bias", config.qkv_bias},
                    {"residual_dropout", config.residual_dropout},
                    {"embedding_dropout", config.embedding_dropout}});
+  } else if (config.model_type == "phi3") {
+    object["resid_pdrop"] = config.residual_dropout;
+    object["embd_pdrop"] = 0.0;
   } else if (config.model_type != "qwen2") {
     object["attention_bias"] = config.qkv_bias;
-    object["mlp_bias"] = config.mlp_bias;
+    if (config.model_type != "olmo2") object["mlp_bias"] = config.mlp_bias;
   }
   if (config.window) {
     object["sliding_window"] = *config.window;

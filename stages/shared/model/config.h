@@ -26,8 +26,11 @@ enum class Norm : std::uint8_t { kLayer, kRms };
 ///
 ///     x = x + o_proj(attention(rope(qk_norm(qkv_proj(norm(x))))))
 ///     x = x + down_proj(act(gate_proj(norm(x))) up_proj(norm(x)))      or   down_proj(act(up_proj(norm(x))))
+///
+/// or, with norm_after, x + norm(branch(x)) in place of x + branch(norm(x)).
 struct Config {
-  std::string model_type;  ///< Hugging Face's: "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "starcoder2"
+  std::string model_type;  ///< Hugging Face's: "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "starcoder2",
+                           ///< "olmo2", "phi3"
   Family family = Family::kLlama;
   std::int64_t vocabulary = 0;  ///< V
   std::int64_t layers = 0;
@@ -47,8 +50,11 @@ struct Config {
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
-  bool qk_norm = false;  ///< an RMS norm of each head of q and k, before the rotation
-  bool tied = false;     ///< the head is the token embedding
+  bool qk_norm = false;        ///< an RMS norm of each head of q and k, before the rotation
+  bool qk_norm_whole = false;  ///< it is one norm of all heads together
+  bool norm_after = false;     ///< norms are of what a block's two parts add, not of what they read
+  bool fused = false;          ///< q, k and v are one parameter, gate and up another, in checkpoints of Llamas too
+  bool tied = false;           ///< the head is the token embedding
 
   std::optional<attention::RopeSettings> rope;  ///< none: learned positions
   std::optional<std::int64_t> window;           ///< of every layer

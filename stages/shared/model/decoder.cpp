@@ -2,6 +2,7 @@
 #include "stages/shared/model/decoder.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 
@@ -87,11 +88,17 @@ struct Saved {
   Statistics k_statistics;
   Tensor attended;
   Tensor log_sums;
+  Tensor added1;  ///< with norm_after: what attention adds, before its norm
   Tensor middle;  ///< the residual stream after attention
   Statistics statistics2;
   Tensor normed2;
   Tensor up;  ///< before the activation; of gated models: gate, then up
   Tensor activated;
+  Tensor added2;  ///< with norm_after: what the feed-forward part adds, before its norm
+
+  /// What the products of the two parts read.
+  const Tensor& read1() const { return normed1.view ? normed1 : input; }
+  const Tensor& read2() const { return normed2.view ? normed2 : middle; }
 };
 
 }  // namespace
@@ -177,6 +184,11 @@ struct Decoder::State {
   void add_product(const TensorView& y, const ConstTensorView& input, const ConstTensorView& x, const Linear& linear,
                    const Batch& batch, std::size_t layer, Site site) const;
 
+  /// The same with norm_after: y = input + norm(x w + b).
+  void add_normed_product(const TensorView& y, const ConstTensorView& input, const ConstTensorView& x,
+                          const Linear& linear, const NormParameters& with, Tensor& added, Statistics& statistics,
+                          const std::string& owner) const;
+
   struct Heads {
     TensorView q;
     TensorView k;
@@ -186,6 +198,8 @@ struct Decoder::State {
     return rows.reshaped(Shape{rows.extent(0), rows.extent(1), heads, config.head_size});
   }
   Heads heads(const Saved& s) const;
+  /// What the norms of q and k take as rows: heads, or all heads of a token.
+  TensorView norm_rows(const TensorView& heads) const;
   attention::Mask mask(const Batch& batch) const;
   std::vector<RandomStream> attention_streams(const Batch& batch, std::size_t layer) const;
   void attend(Saved& s, const Batch& batch, std::size_t layer, const std::string& owner) const;
@@ -430,11 +444,27 @@ void Decoder::State::add_product(const TensorView& y, const ConstTensorView& inp
   drop(y, product.view, batch, config.residual_dropout, layer, site, Accumulate::kAdd);
 }
 
+void Decoder::State::add_normed_product(const TensorView& y, const ConstTensorView& input, const ConstTensorView& x,
+                                        const Linear& linear, const NormParameters& with, Tensor& added,
+                                        Statistics& statistics, const std::string& owner) const {
+  added = activation(y.shape(), owner + " norm");
+  multiply(added.view, x, linear);
+  norm(y, statistics, added.view, with, owner + " norm");
+  core::add(stream, y, input);
+}
+
 Decoder::State::Heads Decoder::State::heads(const Saved& s) const {
   const TensorView all = as_heads(s.qkv.view, config.heads + 2 * config.kv_heads);
   const TensorView v = all.slice(2, config.heads + config.kv_heads, config.heads + 2 * config.kv_heads);
   const TensorView qk = s.qk.view ? as_heads(s.qk.view, config.heads + config.kv_heads) : all;
   return {qk.slice(2, 0, config.heads), qk.slice(2, config.heads, config.heads + config.kv_heads), v};
+}
+
+TensorView Decoder::State::norm_rows(const TensorView& heads) const {
+  if (!config.qk_norm_whole) return heads;
+  const std::array<std::int64_t, 3> strides{heads.stride(0), heads.stride(1), 1};
+  const Shape shape{heads.extent(0), heads.extent(1), heads.extent(2) * heads.extent(3)};
+  return TensorView(heads.raw(), heads.dtype(), shape, strides, heads.device());
 }
 
 attention::Mask Decoder::State::mask(const Batch& batch) const {
@@ -475,19 +505,26 @@ Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t l
   const std::int64_t length = batch.ids.extent(1);
   const auto rows = [&](std::int64_t width) { return Shape{sequences, length, width}; };
 
-  s.normed1 = activation(rows(config.hidden), owner + " norm");
-  norm(s.normed1.view, s.statistics1, s.input.view, block.norm1, owner + " norm");
+  if (!config.norm_after) {
+    s.normed1 = activation(rows(config.hidden), owner + " norm");
+    norm(s.normed1.view, s.statistics1, s.input.view, block.norm1, owner + " norm");
+  }
   s.qkv = activation(rows(q_size() + 2 * kv_size()), owner + " qkv");
-  multiply(s.qkv.view, s.normed1.view, block.qkv);
+  multiply(s.qkv.view, s.read1().view, block.qkv);
   if (config.qk_norm) {
     const Heads raw = heads(s);
     s.qk = activation(rows(q_size() + kv_size()), owner + " qkv");
     const Heads normed = heads(s);
     const auto epsilon = static_cast<float>(config.norm_epsilon);
-    s.q_statistics.inverse_std = activation(Shape{sequences, length, config.heads}, Dtype::kFloat32, owner + " qkv");
-    s.k_statistics.inverse_std = activation(Shape{sequences, length, config.kv_heads}, Dtype::kFloat32, owner + " qkv");
-    norm::rms_norm_forward(stream, normed.q, s.q_statistics.inverse_std.view, raw.q, block.q_norm.value.view, epsilon);
-    norm::rms_norm_forward(stream, normed.k, s.k_statistics.inverse_std.view, raw.k, block.k_norm.value.view, epsilon);
+    const auto norm_heads = [&](const TensorView& y, Statistics& statistics, const TensorView& x, const Value& weight) {
+      statistics.inverse_std =
+          activation(config.qk_norm_whole ? Shape{sequences, length} : Shape{sequences, length, x.extent(2)},
+                     Dtype::kFloat32, owner + " qkv");
+      norm::rms_norm_forward(stream, norm_rows(y), statistics.inverse_std.view, norm_rows(x), weight.value.view,
+                             epsilon);
+    };
+    norm_heads(normed.q, s.q_statistics, raw.q, block.q_norm);
+    norm_heads(normed.k, s.k_statistics, raw.k, block.k_norm);
   }
   if (config.rope) {
     const Heads h = heads(s);
@@ -497,12 +534,16 @@ Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t l
   }
   attend(s, batch, layer, owner + " attention");
   s.middle = activation(rows(config.hidden), owner + " residual");
-  add_product(s.middle.view, s.input.view, s.attended.view, block.o, batch, layer, Site::kAfterAttention);
-
-  s.normed2 = activation(rows(config.hidden), owner + " norm");
-  norm(s.normed2.view, s.statistics2, s.middle.view, block.norm2, owner + " norm");
+  if (config.norm_after) {
+    add_normed_product(s.middle.view, s.input.view, s.attended.view, block.o, block.norm1, s.added1, s.statistics1,
+                       owner);
+  } else {
+    add_product(s.middle.view, s.input.view, s.attended.view, block.o, batch, layer, Site::kAfterAttention);
+    s.normed2 = activation(rows(config.hidden), owner + " norm");
+    norm(s.normed2.view, s.statistics2, s.middle.view, block.norm2, owner + " norm");
+  }
   s.up = activation(rows((config.gated ? 2 : 1) * config.intermediate), owner + " mlp");
-  multiply(s.up.view, s.normed2.view, block.up);
+  multiply(s.up.view, s.read2().view, block.up);
   s.activated = activation(rows(config.intermediate), owner + " mlp");
   if (config.gated) {
     activation::gated_forward(stream, s.activated.view, s.up.view.slice(2, 0, config.intermediate),
@@ -511,7 +552,12 @@ Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t l
     activation::activation_forward(stream, s.activated.view, s.up.view, config.activation);
   }
   Tensor output = activation(rows(config.hidden), owner + " residual");
-  add_product(output.view, s.middle.view, s.activated.view, block.down, batch, layer, Site::kAfterFeedForward);
+  if (config.norm_after) {
+    add_normed_product(output.view, s.middle.view, s.activated.view, block.down, block.norm2, s.added2, s.statistics2,
+                       owner);
+  } else {
+    add_product(output.view, s.middle.view, s.activated.view, block.down, batch, layer, Site::kAfterFeedForward);
+  }
   return output;
 }
 
@@ -519,21 +565,34 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
   const Block& block = blocks[layer];
   const std::string owner = "layer " + std::to_string(layer);
   const bool dropped = drops(batch, config.residual_dropout);
-  // The gradient of what a branch added: dy itself, but for dropout.
-  const auto of_branch = [&](Site site) {
+  // The gradient of what a branch's last product gave: dy itself, but for a norm after it and for dropout.
+  const auto of_branch = [&](Site site, const Tensor& added, const Statistics& statistics, const NormParameters& with) {
     Tensor branch;
+    if (config.norm_after) {
+      branch = activation(dy.view.shape(), owner + " norm gradient");
+      norm_backward(branch.view, dy.view, added.view, statistics, with, Accumulate::kOverwrite);
+      return branch;
+    }
     if (!dropped) return branch;
     branch = activation(dy.view.shape(), owner + " dropout");
     drop(branch.view, dy.view, batch, config.residual_dropout, layer, site, Accumulate::kOverwrite);
     return branch;
   };
 
+  // What a branch read was the stream itself, or a norm of it.
+  const auto add_to_stream = [&](const Tensor& d_read, const Tensor& x, const Statistics& statistics,
+                                 const NormParameters& with) {
+    if (config.norm_after) return core::add(stream, dy.view, d_read.view);
+    norm_backward(dy.view, d_read.view, x.view, statistics, with, Accumulate::kAdd);
+  };
+
   {
-    const Tensor branch = of_branch(Site::kAfterFeedForward);
+    const Tensor branch = of_branch(Site::kAfterFeedForward, s.added2, s.statistics2, block.norm2);
+    s.added2 = {};
     const Tensor d_up = activation(s.up.view.shape(), owner + " mlp gradient");
     {
       const Tensor d_activated = activation(s.activated.view.shape(), owner + " mlp gradient");
-      multiply_backward(d_activated.view, dropped ? branch.view : dy.view, s.activated.view, block.down);
+      multiply_backward(d_activated.view, branch.view ? branch.view : dy.view, s.activated.view, block.down);
       s.activated = {};
       if (config.gated) {
         const std::int64_t f = config.intermediate;
@@ -546,19 +605,20 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
       }
     }
     s.up = {};
-    const Tensor d_normed = activation(s.normed2.view.shape(), owner + " norm gradient");
-    multiply_backward(d_normed.view, d_up.view, s.normed2.view, block.up);
-    norm_backward(dy.view, d_normed.view, s.middle.view, s.statistics2, block.norm2, Accumulate::kAdd);
+    const Tensor d_read = activation(s.middle.view.shape(), owner + " norm gradient");
+    multiply_backward(d_read.view, d_up.view, s.read2().view, block.up);
+    add_to_stream(d_read, s.middle, s.statistics2, block.norm2);
     s.normed2 = {};
     s.middle = {};
   }
   {
-    const Tensor branch = of_branch(Site::kAfterAttention);
+    const Tensor branch = of_branch(Site::kAfterAttention, s.added1, s.statistics1, block.norm1);
+    s.added1 = {};
     const Tensor d_qkv = activation(s.qkv.view.shape(), owner + " qkv gradient");
     {
       if (!s.attended.view) attend(s, batch, layer, owner + " attention");
       const Tensor d_attended = activation(s.attended.view.shape(), owner + " attention gradient");
-      multiply_backward(d_attended.view, dropped ? branch.view : dy.view, s.attended.view, block.o);
+      multiply_backward(d_attended.view, branch.view ? branch.view : dy.view, s.attended.view, block.o);
       const Heads h = heads(s);
       Saved d;  // seen as what is saved, for its heads
       d.qkv.view = d_qkv.view;
@@ -576,15 +636,18 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
       if (config.qk_norm) {
         s.qk = {};  // the heads of s are now those before the norm
         const Heads raw = heads(s);
-        norm::rms_norm_backward(stream, dh.q, block.q_norm.gradient.view, dh.q, raw.q, s.q_statistics.inverse_std.view,
-                                block.q_norm.value.view, Accumulate::kOverwrite);
-        norm::rms_norm_backward(stream, dh.k, block.k_norm.gradient.view, dh.k, raw.k, s.k_statistics.inverse_std.view,
-                                block.k_norm.value.view, Accumulate::kOverwrite);
+        const auto of_heads = [&](const TensorView& dx, const TensorView& x, const Statistics& statistics,
+                                  const Value& weight) {
+          norm::rms_norm_backward(stream, norm_rows(dx), weight.gradient.view, norm_rows(dx), norm_rows(x),
+                                  statistics.inverse_std.view, weight.value.view, Accumulate::kOverwrite);
+        };
+        of_heads(dh.q, raw.q, s.q_statistics, block.q_norm);
+        of_heads(dh.k, raw.k, s.k_statistics, block.k_norm);
       }
     }
-    const Tensor d_normed = activation(s.normed1.view.shape(), owner + " norm gradient");
-    multiply_backward(d_normed.view, d_qkv.view, s.normed1.view, block.qkv);
-    norm_backward(dy.view, d_normed.view, s.input.view, s.statistics1, block.norm1, Accumulate::kAdd);
+    const Tensor d_read = activation(s.input.view.shape(), owner + " norm gradient");
+    multiply_backward(d_read.view, d_qkv.view, s.read1().view, block.qkv);
+    add_to_stream(d_read, s.input, s.statistics1, block.norm1);
   }
   s = {};
   return dy;

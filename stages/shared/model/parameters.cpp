@@ -73,23 +73,31 @@ void list_llama(const Config& c, Lister& list) {
   list.normal("model.embed_tokens.weight", Role::kTokens, Shape{c.vocabulary, c.hidden}, c.initial_std);
   for (std::int64_t i = 0; i < c.layers; ++i) {
     list.layer(i, "model.layers." + std::to_string(i) + ".");
-    list.norm("input_layernorm", Role::kNorm1Weight, Role::kNorm1Bias);
-    list.normal("self_attn.q_proj.weight", Role::kQkvWeight, Shape{q, c.hidden}, c.initial_std);
-    list.normal("self_attn.k_proj.weight", Role::kQkvWeight, Shape{kv, c.hidden}, c.initial_std, q * c.hidden);
-    list.normal("self_attn.v_proj.weight", Role::kQkvWeight, Shape{kv, c.hidden}, c.initial_std, (q + kv) * c.hidden);
+    if (!c.norm_after) list.norm("input_layernorm", Role::kNorm1Weight, Role::kNorm1Bias);
+    if (c.fused) {
+      list.normal("self_attn.qkv_proj.weight", Role::kQkvWeight, Shape{q + 2 * kv, c.hidden}, c.initial_std);
+    } else {
+      list.normal("self_attn.q_proj.weight", Role::kQkvWeight, Shape{q, c.hidden}, c.initial_std);
+      list.normal("self_attn.k_proj.weight", Role::kQkvWeight, Shape{kv, c.hidden}, c.initial_std, q * c.hidden);
+      list.normal("self_attn.v_proj.weight", Role::kQkvWeight, Shape{kv, c.hidden}, c.initial_std, (q + kv) * c.hidden);
+    }
     if (c.qkv_bias) {
       list.zeros("self_attn.q_proj.bias", Role::kQkvBias, q);
       list.zeros("self_attn.k_proj.bias", Role::kQkvBias, kv, q);
       list.zeros("self_attn.v_proj.bias", Role::kQkvBias, kv, q + kv);
     }
     if (c.qk_norm) {
-      list.ones("self_attn.q_norm.weight", Role::kQNorm, c.head_size);
-      list.ones("self_attn.k_norm.weight", Role::kKNorm, c.head_size);
+      list.ones("self_attn.q_norm.weight", Role::kQNorm, c.qk_norm_whole ? q : c.head_size);
+      list.ones("self_attn.k_norm.weight", Role::kKNorm, c.qk_norm_whole ? kv : c.head_size);
     }
     list.normal("self_attn.o_proj.weight", Role::kOWeight, Shape{c.hidden, q}, c.initial_std);
     if (c.o_bias) list.zeros("self_attn.o_proj.bias", Role::kOBias, c.hidden);
-    list.norm("post_attention_layernorm", Role::kNorm2Weight, Role::kNorm2Bias);
-    if (c.gated) {
+    list.norm("post_attention_layernorm", c.norm_after ? Role::kNorm1Weight : Role::kNorm2Weight,
+              c.norm_after ? Role::kNorm1Bias : Role::kNorm2Bias);
+    if (c.gated && c.fused) {
+      list.normal("mlp.gate_up_proj.weight", Role::kUpWeight, Shape{2 * c.intermediate, c.hidden}, c.initial_std);
+      list.normal("mlp.down_proj.weight", Role::kDownWeight, Shape{c.hidden, c.intermediate}, c.initial_std);
+    } else if (c.gated) {
       list.normal("mlp.gate_proj.weight", Role::kUpWeight, Shape{c.intermediate, c.hidden}, c.initial_std);
       list.normal("mlp.up_proj.weight", Role::kUpWeight, Shape{c.intermediate, c.hidden}, c.initial_std,
                   c.intermediate * c.hidden);
@@ -107,6 +115,7 @@ void list_llama(const Config& c, Lister& list) {
         list.zeros("mlp.c_proj.bias", Role::kDownBias, c.hidden);
       }
     }
+    if (c.norm_after) list.norm("post_feedforward_layernorm", Role::kNorm2Weight, Role::kNorm2Bias);
   }
   list.layer(-1, "");
   list.norm("model.norm", Role::kFinalWeight, Role::kFinalBias);

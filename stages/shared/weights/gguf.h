@@ -34,6 +34,7 @@ class GgufMetadata {
   GgufMetadata(std::filesystem::path path, std::map<std::string, GgufValue, std::less<>> values)
       : path_(std::move(path)), values_(std::move(values)) {}
 
+  const std::filesystem::path& path() const { return path_; }
   const std::map<std::string, GgufValue, std::less<>>& values() const { return values_; }
 
   bool has(std::string_view key) const { return values_.contains(key); }

@@ -83,6 +83,19 @@ std::string text_of(const Unfit& unfit, Encoding encoding, core::Dtype dtype) {
          std::to_string(unfit.magnitude) + "; " + allowed;
 }
 
+/// Rows `first` on of heads whose halves' rows alternate, to where they belong in `destination`.
+void copy_heads(core::Stream& stream, const core::TensorView& destination, const core::ConstTensorView& part,
+                std::int64_t first, std::int64_t heads) {
+  const std::int64_t head = destination.extent(0) / heads;
+  core::require(head * heads == destination.extent(0) && head % 2 == 0, "Weights::read", "rows are no even heads");
+  for (std::int64_t i = 0; i < part.extent(0); ++i) {
+    const std::int64_t row = (first + i) % head;
+    const std::int64_t to = first + i - row + row / 2 + row % 2 * (head / 2);
+    core::copy(stream, destination.slice(0, to, to + 1),
+               destination.rank() == 1 ? part.slice(0, i, i + 1).select(1, 0) : part.slice(0, i, i + 1));
+  }
+}
+
 bool aligned(const std::byte* address, core::Dtype dtype) {
   return reinterpret_cast<std::uintptr_t>(address) % static_cast<std::size_t>(core::bits(dtype) / 8) == 0;
 }
@@ -109,14 +122,16 @@ const TensorInfo& Weights::tensor(std::string_view name) const {
 }
 
 std::string Weights::label(const TensorInfo& tensor) const {
-  return files_[tensor.file].path().string() + ": tensor " + in_quotes(tensor.name);
+  return files_[tensor.file].path().string() + ": tensor " +
+         (tensor.stored ? in_quotes(tensor.stored->name) + " (" + in_quotes(tensor.name) + ")"
+                        : in_quotes(tensor.name));
 }
 
 core::ConstTensorView Weights::view(std::string_view name) const {
   const TensorInfo& found = tensor(name);
   files_[found.file].require_unchanged();
   const std::optional<core::Dtype> dtype = same_dtype(found.encoding);
-  if (!dtype || !aligned(found.bytes.data(), *dtype)) return {};
+  if (!dtype || (found.stored && found.stored->another()) || !aligned(found.bytes.data(), *dtype)) return {};
   return core::ConstTensorView(found.bytes.data(), *dtype, found.shape);
 }
 
@@ -141,6 +156,7 @@ void Weights::read(core::Stream& stream, std::string_view name, const core::Tens
   if (destination.elements() == 0) return;
   const MappedFile& file = files_[found.file];
   file.require_unchanged();
+  if (found.stored && found.stored->another()) return read_form(stream, found, destination);
   const core::Dtype to = destination.dtype();
   const std::optional<core::Dtype> dtype = same_dtype(found.encoding);
   const bool blocks = is_blocks(found.encoding);
@@ -176,6 +192,45 @@ void Weights::read(core::Stream& stream, std::string_view name, const core::Tens
     }
     stream.synchronize();
   });
+  file.require_unchanged();
+}
+
+void Weights::read_form(core::Stream& stream, const TensorInfo& tensor, const core::TensorView& destination) const {
+  const StoredForm& form = *tensor.stored;
+  const MappedFile& file = files_[tensor.file];
+  const bool list = destination.rank() == 1;
+  core::require(is_float(tensor.encoding) && (list ? !form.transposed : destination.rank() == 2), "Weights::read",
+                "only matrices and lists of floating point are stored in other forms");
+  const std::int64_t rows = list ? 1 : destination.extent(form.transposed ? 1 : 0);
+  const std::int64_t columns = destination.elements() / rows;
+  const std::int64_t step = std::min(rows, std::max<std::int64_t>(kStaged / columns, 1));
+  std::vector<float> staged(static_cast<std::size_t>(step * columns));
+  for (std::int64_t row = 0; row < rows; row += step) {
+    const std::int64_t count = std::min(step, rows - row);
+    const std::size_t begin = bytes_of(tensor, row * columns);
+    const auto from = tensor.bytes.subspan(begin, bytes_of(tensor, (row + count) * columns) - begin);
+    file.bring_in(from);
+    const core::TensorView part(staged.data(), core::Dtype::kFloat32, core::Shape{count, columns});
+    const std::span<float> values(staged.data(), static_cast<std::size_t>(count * columns));
+    if (is_blocks(tensor.encoding)) {
+      dequantize(stream, tensor.encoding, part, from.data());
+      stream.synchronize();
+    } else {
+      decode_floats(tensor.encoding, from.data(), values,
+                    destination.dtype() == core::Dtype::kFloat32 ? Rounding::kNearest : Rounding::kToOdd);
+    }
+    if (form.added != 0) {
+      for (float& value : values) value -= form.added;
+    }
+    if (form.transposed) {
+      core::copy(stream, destination.slice(1, row, row + count), part.transposed(0, 1));
+    } else if (form.heads == 0) {
+      core::copy(stream, list ? destination : destination.slice(0, row, row + count), list ? part.select(0, 0) : part);
+    } else {
+      copy_heads(stream, destination, list ? part.reshaped({columns, 1}) : part, row, form.heads);
+    }
+    stream.synchronize();  // what is staged is used again
+  }
   file.require_unchanged();
 }
 

@@ -98,7 +98,7 @@ struct Trial {
 }  // namespace
 
 TEST_CASE("gradients are the slopes of the loss, parameter by parameter") {
-  for (const Config& c : {small_gpt2(), small_llama(), small_everything()}) {
+  for (const Config& c : {small_gpt2(), small_llama(), small_everything(), small_olmo()}) {
     Trial trial(c, {.compute = Dtype::kFloat32, .gradients = true, .checkpointing = {}});
     trial.settings.label_smoothing = 0.1f;
     trial.settings.z_loss = 0.01f;

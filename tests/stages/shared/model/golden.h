@@ -5,12 +5,16 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "stages/shared/io/file.h"
 #include "stages/shared/model/decoder.h"
+#include "tests/support/support.h"
 #include "tests/support/tensors.h"
 
 namespace braise::test {
@@ -40,6 +44,28 @@ inline std::vector<double> flat(const nlohmann::json& nested) {
     }
   }
   return values;
+}
+
+/// The fp32 numbers of a file.
+inline std::vector<double> read_floats(const std::filesystem::path& path) {
+  const std::string bytes = io::read_file(path);
+  std::vector<double> values(bytes.size() / sizeof(float));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    float value = 0;
+    std::memcpy(&value, bytes.data() + sizeof value * i, sizeof value);
+    values[i] = value;
+  }
+  return values;
+}
+
+/// The folder of the shared models; where it is absent, a warning and nothing.
+inline std::optional<std::filesystem::path> models() {
+  const std::filesystem::path data = shared_data();
+  if (data.empty()) {
+    WARN("skipped: there is no ../shared/data");
+    return std::nullopt;
+  }
+  return data / "models";
 }
 
 /// The logits of all positions, [B, T, V].

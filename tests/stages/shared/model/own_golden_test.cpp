@@ -125,8 +125,9 @@ bool equal(const Config& a, const Config& b) {
   const auto fields = [](const Config& c) {
     return std::tie(c.model_type, c.family, c.vocabulary, c.layers, c.hidden, c.heads, c.kv_heads, c.head_size,
                     c.intermediate, c.positions, c.norm, c.norm_epsilon, c.norm_offset, c.activation, c.gated,
-                    c.qkv_bias, c.o_bias, c.mlp_bias, c.qk_norm, c.tied, c.window, c.attention_scale, c.embedding_scale,
-                    c.embedding_dropout, c.attention_dropout, c.residual_dropout, c.initial_std);
+                    c.qkv_bias, c.o_bias, c.mlp_bias, c.qk_norm, c.qk_norm_whole, c.norm_after, c.fused, c.tied,
+                    c.window, c.attention_scale, c.embedding_scale, c.embedding_dropout, c.attention_dropout,
+                    c.residual_dropout, c.initial_std);
   };
   if (fields(a) != fields(b) || a.rope.has_value() != b.rope.has_value()) return false;
   if (!a.rope) return true;

@@ -57,4 +57,12 @@ inline model::Config small_everything() {
   return c;
 }
 
+/// With norms after what they would else come before.
+inline model::Config small_olmo() {
+  model::Config c = small_llama();
+  c.model_type = "olmo2";
+  c.qk_norm = c.qk_norm_whole = c.norm_after = true;
+  return c;
+}
+
 }  // namespace braise::test
