@@ -151,7 +151,7 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   stages::Estimate result;
   const Settings settings(config);
   result.step_unit = "step";
-  result.steps = settings.epochs > 0 ? 0 : static_cast<std::uint64_t>(settings.total_steps(0));
+  result.steps = static_cast<std::uint64_t>(settings.total_steps());
   std::vector<model::RecipeProblem> problems;
   std::string key, problem, remedy;
   const std::optional<Lanes> lanes =

@@ -4,9 +4,11 @@
 #include <utility>
 
 #include "kernels/core/copy.h"
+#include "kernels/core/error.h"
 #include "kernels/optimizer/adam.h"
 #include "kernels/optimizer/rms_prop.h"
 #include "kernels/optimizer/sgd.h"
+#include "stages/shared/checkpoint/checkpoint.h"
 #include "stages/shared/weights/weights.h"
 
 namespace braise::train {
@@ -62,6 +64,22 @@ void OptimizerState::load(const weights::Weights& weights) {
   for (const Entry& entry : entries_) {
     if (!entry.master.view) continue;
     weights.read(stream_, model::find_parameter(weights, entry.parameter->spec)->name, entry.master.view);
+  }
+}
+
+void OptimizerState::load(const checkpoint::Checkpoint& checkpoint) {
+  for (const Entry& entry : entries_) {
+    const std::string& name = entry.parameter->spec.name;
+    const checkpoint::TensorInfo* found = checkpoint.find("master/" + name);
+    if (found == nullptr) found = &checkpoint.tensor("parameters/" + name);
+    if (found->shape != entry.parameter->spec.shape) {
+      throw core::Error(checkpoint.folder().string() + ": " + found->path + " is " + found->shape.text() +
+                        ", and the model's is " + entry.parameter->spec.shape.text());
+    }
+    const core::Tensor read = stream_.arena().tensor(found->dtype, found->shape, core::Category::kWorkspace, "load");
+    checkpoint.read(found->path, 0, read.view);
+    core::copy(stream_, entry.weights(), read.view);
+    if (entry.master.view) core::copy(stream_, entry.parameter->value, entry.master.view);
   }
 }
 

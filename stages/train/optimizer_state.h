@@ -13,6 +13,10 @@
 #include "stages/train/parameter_rules.h"
 #include "stages/train/settings.h"
 
+namespace braise::checkpoint {
+class Checkpoint;
+}
+
 namespace braise::train {
 
 /// A tensor of the training's state under its name in a checkpoint.
@@ -34,6 +38,10 @@ class OptimizerState {
 
   /// Master weights of a file from which the decoder has its values.
   void load(const weights::Weights& weights);
+
+  /// Master weights, and the decoder's values made of them, of a checkpoint: its master weights, or its parameters
+  /// where those are all there is. The optimizer's state is not read. Errors: core::Error naming what is missing.
+  void load(const checkpoint::Checkpoint& checkpoint);
 
   /// Applies the gradients, times gradient_scale, at a learning rate; `step` counts from 1.
   void apply(std::int64_t step, double learning_rate, float gradient_scale);

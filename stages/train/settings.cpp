@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stages/train/settings.h"
 
-#include <algorithm>
-#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -141,12 +139,10 @@ model::Checkpointing Settings::checkpointing() const {
   return {};
 }
 
-std::int64_t Settings::total_steps(std::int64_t epoch_sequences) const {
+std::int64_t Settings::total_steps() const {
   if (steps > 0) return steps;
   const std::int64_t step_tokens = global * sequence;
-  if (tokens > 0) return (tokens + step_tokens - 1) / step_tokens;
-  const double sequences = epochs * static_cast<double>(epoch_sequences);
-  return std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(sequences / static_cast<double>(global))));
+  return (tokens + step_tokens - 1) / step_tokens;
 }
 
 }  // namespace braise::train

@@ -97,9 +97,8 @@ struct Settings {
 
   model::Checkpointing checkpointing() const;
 
-  /// Steps of the whole training, given how many sequences an epoch has (looked at only where the length is given in
-  /// epochs).
-  std::int64_t total_steps(std::int64_t epoch_sequences) const;
+  /// Steps of the whole training; 0 where its length is given in epochs.
+  std::int64_t total_steps() const;
 };
 
 }  // namespace braise::train
