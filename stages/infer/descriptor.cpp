@@ -44,7 +44,10 @@ void check(const stages::RuleContext& context) {
 std::vector<stages::InputPattern> inputs(const json& config) {
   std::vector<stages::InputPattern> patterns;
   const std::string model = config.at("model");
-  if (!is_of_this_run(model)) patterns.push_back({"/model", model + "/*", ""});  // all files of a folder make the model
+  if (!is_of_this_run(model)) {
+    const bool is_file = model.ends_with(".gguf") || model.ends_with("/manifest.json");
+    patterns.push_back({"/model", is_file ? model : model + "/*", ""});  // all files of a folder make the model
+  }
   const json& prompts = config.at("prompts");
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     if (!prompts[i].is_object()) continue;

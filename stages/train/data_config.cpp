@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/core/error.h"
+#include "stages/api/input_path.h"
 #include "stages/shared/io/digest.h"
 
 namespace braise::train {
@@ -20,7 +21,7 @@ data::Cutting cutting_of(const std::string& name) {
 
 data::ExampleSource examples_of(const json& config, const stages::JobSpec& job) {
   data::ExampleSource source;
-  const fs::path model = literal_path(job.config.at("model").at("from").get<std::string>());
+  const fs::path model = stages::input_path(job.config.at("model").at("from").get<std::string>());
   for (const stages::InputFile& input : job.inputs) {
     // The other inputs of such a job are the files of the model.
     if (fs::path(input.path).parent_path() != model && input.path != model) source.files.emplace_back(input.path);
@@ -28,7 +29,7 @@ data::ExampleSource examples_of(const json& config, const stages::JobSpec& job) 
   const json& files = config.at("files");
   for (const json& file : files.is_array() ? files : json::array({files})) {
     // What another stage of the run left was known only when the job was bound.
-    const fs::path path = literal_path(file.get<std::string>());
+    const fs::path path = stages::input_path(file.get<std::string>());
     const bool listed =
         std::any_of(source.files.begin(), source.files.end(), [&](const fs::path& known) { return known == path; });
     if (!listed && fs::exists(path)) source.files.push_back(path);
@@ -43,19 +44,6 @@ data::ExampleSource examples_of(const json& config, const stages::JobSpec& job) 
 }
 
 }  // namespace
-
-fs::path literal_path(const std::string& pattern) {
-  std::string path;
-  for (std::size_t i = 0; i < pattern.size(); ++i) {
-    if (pattern[i] == '[' && i + 2 < pattern.size() && pattern[i + 2] == ']') {
-      path += pattern[i + 1];
-      i += 2;
-    } else {
-      path += pattern[i];
-    }
-  }
-  return path;
-}
 
 DataConfig data_config(const stages::JobSpec& job) {
   const json& config = job.config.at("data");
@@ -72,7 +60,7 @@ DataConfig data_config(const stages::JobSpec& job) {
   }
   const json& tokens = config.at("tokens");
   for (const json& entry : tokens.is_array() ? tokens : json::array({tokens})) {
-    data::TokenSource source{literal_path(entry.is_object() ? entry.at("path") : entry)};
+    data::TokenSource source{stages::input_path(entry.is_object() ? entry.at("path") : entry)};
     for (const stages::InputFile& input : job.inputs) {
       if (input.path == source.master) source.sha256 = input.sha256;
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -20,9 +19,6 @@ struct DataConfig {
 };
 
 DataConfig data_config(const stages::JobSpec& job);
-
-/// The folder or file that a recipe names literally: planning escapes what would be special in a pattern.
-std::filesystem::path literal_path(const std::string& pattern);
 
 /// Holds the files from outside the run against the digests they had when the run was planned.
 /// Errors: core::Error naming the file.

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "stages/api/descriptor.h"
+#include "stages/api/input_path.h"
 #include "stages/shared/model/memory.h"
 #include "stages/shared/model/recipe.h"
 #include "stages/train/parameter_rules.h"
@@ -25,6 +26,11 @@ std::optional<model::Config> model_of(const json& config, std::vector<model::Rec
 
 bool is_given(const json& value) {
   return !value.empty() && value != json("");
+}
+
+/// Whether the pattern names a file that another stage of the run leaves.
+bool is_of_this_run(const std::string& pattern) {
+  return pattern.starts_with("${run.") || pattern.starts_with("${stages.");
 }
 
 void check_length(const stages::RuleContext& context) {
@@ -70,6 +76,10 @@ void check_data(const stages::RuleContext& context) {
 void check_model(const stages::RuleContext& context) {
   const json& described = context.config.at("model");
   if (is_given(described.at("from"))) {
+    const std::string from = described.at("from");
+    if (!is_of_this_run(from) && stages::is_pattern(from)) {
+      context.fault("/model/from", "is a pattern of names", "name one model; escape a special character as \"[*]\"");
+    }
     for (const char* const key : {"layers", "hidden", "heads", "kv_heads", "head_size", "intermediate", "vocabulary"}) {
       if (described.at(key) != 0) {
         context.fault("/model/" + std::string(key), "is given besides `from`", "leave it out: the model has its own");
@@ -120,11 +130,6 @@ void check(const stages::RuleContext& context) {
   }
 }
 
-/// Whether the pattern names a file that another stage of the run leaves.
-bool is_of_this_run(const std::string& pattern) {
-  return pattern.starts_with("${run.") || pattern.starts_with("${stages.");
-}
-
 std::vector<stages::InputPattern> inputs(const json& config) {
   std::vector<stages::InputPattern> patterns;
   const auto add = [&](const std::string& pointer, const std::string& path, const std::string& suffix = "") {
@@ -142,7 +147,8 @@ std::vector<stages::InputPattern> inputs(const json& config) {
   if (data.contains("examples")) add_all("/data/examples/files", data.at("examples").at("files"));
   const std::string from = config.at("model").at("from");
   // All files of a folder make the model.
-  if (!from.empty()) add("/model/from", from, "/*");
+  const bool is_file = from.ends_with(".gguf") || from.ends_with("/manifest.json");
+  if (!from.empty()) add("/model/from", from, is_file ? "" : "/*");
   return patterns;
 }
 

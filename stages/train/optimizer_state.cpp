@@ -4,11 +4,10 @@
 #include <utility>
 
 #include "kernels/core/copy.h"
-#include "kernels/core/error.h"
 #include "kernels/optimizer/adam.h"
 #include "kernels/optimizer/rms_prop.h"
 #include "kernels/optimizer/sgd.h"
-#include "stages/shared/checkpoint/checkpoint.h"
+#include "stages/shared/checkpoint/parameters.h"
 #include "stages/shared/weights/weights.h"
 
 namespace braise::train {
@@ -38,10 +37,7 @@ OptimizerState::OptimizerState(core::Stream& stream, const model::Decoder& decod
     const model::Parameter& parameter = decoder.parameters()[i];
     Entry entry{&parameter, rules[i], {}, {}, {}};
     const auto fp32 = [&](core::Category category) {
-      core::Tensor tensor =
-          stream.arena().tensor(core::Dtype::kFloat32, parameter.spec.shape, category, parameter.spec.name);
-      core::fill(stream, tensor.view, 0);
-      return tensor;
+      return stream.arena().tensor(core::Dtype::kFloat32, parameter.spec.shape, category, parameter.spec.name);
     };
     if (!entry.rule.frozen) {
       if (parameter.value.dtype() != core::Dtype::kFloat32) entry.master = fp32(core::Category::kMaster);
@@ -53,7 +49,15 @@ OptimizerState::OptimizerState(core::Stream& stream, const model::Decoder& decod
   }
 }
 
+void OptimizerState::zero_state() {
+  for (const Entry& entry : entries_) {
+    if (entry.first.view) core::fill(stream_, entry.first.view, 0);
+    if (entry.second.view) core::fill(stream_, entry.second.view, 0);
+  }
+}
+
 void OptimizerState::initialise(std::uint64_t seed) {
+  zero_state();
   for (const Entry& entry : entries_) {
     model::initialise(stream_, entry.weights(), entry.parameter->spec, decoder_.config(), seed);
     if (entry.master.view) core::copy(stream_, entry.parameter->value, entry.master.view);
@@ -61,6 +65,7 @@ void OptimizerState::initialise(std::uint64_t seed) {
 }
 
 void OptimizerState::load(const weights::Weights& weights) {
+  zero_state();
   for (const Entry& entry : entries_) {
     if (!entry.master.view) continue;
     weights.read(stream_, model::find_parameter(weights, entry.parameter->spec)->name, entry.master.view);
@@ -68,17 +73,9 @@ void OptimizerState::load(const weights::Weights& weights) {
 }
 
 void OptimizerState::load(const checkpoint::Checkpoint& checkpoint) {
+  zero_state();
   for (const Entry& entry : entries_) {
-    const std::string& name = entry.parameter->spec.name;
-    const checkpoint::TensorInfo* found = checkpoint.find("master/" + name);
-    if (found == nullptr) found = &checkpoint.tensor("parameters/" + name);
-    if (found->shape != entry.parameter->spec.shape) {
-      throw core::Error(checkpoint.folder().string() + ": " + found->path + " is " + found->shape.text() +
-                        ", and the model's is " + entry.parameter->spec.shape.text());
-    }
-    const core::Tensor read = stream_.arena().tensor(found->dtype, found->shape, core::Category::kWorkspace, "load");
-    checkpoint.read(found->path, 0, read.view);
-    core::copy(stream_, entry.weights(), read.view);
+    checkpoint::read_parameter(stream_, checkpoint, entry.parameter->spec.name, entry.weights());
     if (entry.master.view) core::copy(stream_, entry.parameter->value, entry.master.view);
   }
 }

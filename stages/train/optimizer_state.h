@@ -32,15 +32,15 @@ class OptimizerState {
   OptimizerState(core::Stream& stream, const model::Decoder& decoder, const OptimizerSettings& settings,
                  std::vector<ParameterRule> rules);
 
-  /// Random master weights, and the decoder's values made of them. The decoder must be told that its values have
-  /// changed; here and below.
+  /// Random master weights, and the decoder's values made of them; the optimizer's state begins anew. The decoder must
+  /// be told that its values have changed; here and below.
   void initialise(std::uint64_t seed);
 
-  /// Master weights of a file from which the decoder has its values.
+  /// Master weights of a file from which the decoder has its values; the optimizer's state begins anew.
   void load(const weights::Weights& weights);
 
   /// Master weights, and the decoder's values made of them, of a checkpoint: its master weights, or its parameters
-  /// where those are all there is. The optimizer's state is not read. Errors: core::Error naming what is missing.
+  /// where those are all there is; the optimizer's state begins anew. Errors: core::Error naming what is missing.
   void load(const checkpoint::Checkpoint& checkpoint);
 
   /// Applies the gradients, times gradient_scale, at a learning rate; `step` counts from 1.
@@ -54,6 +54,8 @@ class OptimizerState {
   std::vector<StateTensor> tensors() const;
 
  private:
+  void zero_state();
+
   struct Entry {
     const model::Parameter* parameter = nullptr;
     ParameterRule rule;

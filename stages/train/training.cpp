@@ -9,10 +9,13 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/tier.h"
+#include "stages/api/input_path.h"
+#include "stages/shared/checkpoint/parameters.h"
 #include "stages/shared/machine/gemm.h"
+#include "stages/shared/model/gguf_model.h"
 #include "stages/shared/model/recipe.h"
 #include "stages/shared/telemetry/metrics_lines.h"
-#include "stages/shared/weights/safetensors.h"
+#include "stages/shared/weights/weights.h"
 
 namespace braise::train {
 namespace {
@@ -48,21 +51,6 @@ std::int64_t multiplying_weights(const model::Config& config) {
 
 std::string number(double value) {
   return json(value).dump();
-}
-
-/// A model that training begins from.
-weights::Weights open_weights(const fs::path& folder) {
-  const fs::path index = folder / "model.safetensors.index.json";
-  if (fs::exists(index)) return weights::open_sharded_safetensors(index).weights;
-  return weights::open_safetensors(folder / "model.safetensors").weights;
-}
-
-bool is_checkpoint(const fs::path& from) {
-  return fs::exists(from.filename() == "manifest.json" ? from : from / "manifest.json");
-}
-
-fs::path checkpoint_folder(const fs::path& from) {
-  return from.filename() == "manifest.json" ? from.parent_path() : from;
 }
 
 }  // namespace
@@ -174,10 +162,14 @@ model::Config Training::model_config() {
     config = model::from_recipe(described, vocabulary, settings_.sequence, wrong);
     for (const model::RecipeProblem& one : wrong) problems.push_back("model." + one.key + " " + one.problem);
   } else {
-    const fs::path path = literal_path(from);
-    config = is_checkpoint(path) ? model::read_hugging_face(
-                                       checkpoint::Checkpoint(checkpoint_folder(path)).metadata().at("model"), problems)
-                                 : model::read_hugging_face(path / "config.json");
+    const fs::path path = stages::input_path(from);
+    if (const auto folder = checkpoint::folder_of(path)) {
+      config = model::read_hugging_face(checkpoint::Checkpoint(*folder).metadata().at("model"), problems);
+    } else if (path.extension() == ".gguf") {
+      config = model::open_gguf_model(path).config;
+    } else {
+      config = model::read_hugging_face(path / "config.json");
+    }
     if (config) {
       config->embedding_dropout = described.at("dropout").at("embedding");
       config->attention_dropout = described.at("dropout").at("attention");
@@ -246,11 +238,13 @@ void Training::begin_from_recipe() {
     origin_ = "random weights";
   } else {
     context_.operation("load the model");
-    const fs::path path = literal_path(from);
-    if (is_checkpoint(path)) {
-      trainer_->load(checkpoint::Checkpoint(checkpoint_folder(path)));
+    const fs::path path = stages::input_path(from);
+    if (const auto folder = checkpoint::folder_of(path)) {
+      trainer_->load(checkpoint::Checkpoint(*folder));
+    } else if (path.extension() == ".gguf") {
+      trainer_->load(model::open_gguf_model(path).weights);
     } else {
-      trainer_->load(open_weights(path));
+      trainer_->load(weights::open_model_weights(path));
     }
     origin_ = path.string();
   }

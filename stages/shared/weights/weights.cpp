@@ -244,4 +244,13 @@ Weights open_weights(const std::filesystem::path& path) {
                     "or .gguf");
 }
 
+Weights open_model_weights(const std::filesystem::path& folder) {
+  for (const char* const name : {"model.safetensors", "model.safetensors.index.json"}) {
+    if (std::filesystem::exists(folder / name)) return open_weights(folder / name);
+  }
+  throw core::Error(
+      folder.string() +
+      " has neither model.safetensors nor model.safetensors.index.json; convert its weights to safetensors");
+}
+
 }  // namespace braise::weights

@@ -89,4 +89,8 @@ class Weights {
 /// Errors: core::Error for other names; those of the format's reader.
 Weights open_weights(const std::filesystem::path& path);
 
+/// Opens the weights in a folder of a Hugging Face model: model.safetensors, or the shards that
+/// model.safetensors.index.json names. Errors: core::Error where there is neither; those of the format's reader.
+Weights open_model_weights(const std::filesystem::path& folder);
+
 }  // namespace braise::weights

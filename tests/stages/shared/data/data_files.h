@@ -129,7 +129,9 @@ inline std::filesystem::path write_token_files(const std::filesystem::path& fold
   write_header(file, content);
   for (std::size_t side = 0; side < 2; ++side) {
     file.group(groups[side]);
-    file.virtual_dataset(groups[side] + "/tokens", content.element, parts[side]);
+    std::uint64_t tokens = 0;
+    for (const hdf5::VirtualPart& part : parts[side]) tokens += part.elements;
+    file.virtual_dataset(groups[side] + "/tokens", content.element, {tokens}, parts[side]);
     write_offsets(file, groups[side], master.offsets[side]);
   }
   file.text("/provenance", master.provenance.dump());

@@ -305,7 +305,7 @@ TEST_CASE("shards that are not what they should be") {
   CHECK_THAT(error_with_shard([&](hdf5::Writer& file) {
                test::write_header(file, content);
                file.group("/train");
-               file.virtual_dataset("/train/tokens", hdf5::Element::uint32, {{"elsewhere.h5", "/t", 10}});
+               file.virtual_dataset("/train/tokens", hdf5::Element::uint32, {10}, {{"elsewhere.h5", "/t", 10}});
                test::write_offsets(file, "/train", {0, 10});
                side(file, "/validation", {});
              }),
