@@ -67,7 +67,7 @@ json inspect_checkpoint(const fs::path& folder, bool verify) {
                  {"tensors", json::array()}};
   if (found.metric()) object["metric"] = *found.metric();
   for (const checkpoint::FileInfo& file : found.files())
-    object["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}});
+    object["files"].push_back({{"name", file.name}, {"bytes", file.bytes}});
   std::vector<std::byte> bytes;
   for (const checkpoint::TensorInfo& info : found.tensors()) {
     Statistics statistics;
@@ -96,9 +96,9 @@ json inspect_weights(const fs::path& path) {
     if (dtype) {
       const std::int64_t elements = info.shape.elements();
       const checkpoint::Range all{0, elements};
-      const checkpoint::RangeDigests digests =
-          checkpoint::digests_of(info.bytes, all, elements, core::bits(*dtype) / 8);
-      const checkpoint::DigestedRange range{all, &digests};
+      const checkpoint::RangeBytes bytes{info.bytes, all, elements, core::bits(*dtype) / 8};
+      const std::vector<checkpoint::RangeDigests> digests = checkpoint::digests_of({&bytes, 1}, 1);
+      const checkpoint::DigestedRange range{all, &digests[0]};
       digest = checkpoint::tensor_digest({&range, 1}, elements);
       add_all(*dtype, info.bytes, statistics);
     } else if (info.encoding != weights::Encoding::kOther && weights::is_float(info.encoding)) {
@@ -193,8 +193,7 @@ std::string text_of(const json& object, bool verified) {
               (object[key].is_string() ? object[key].get<std::string>() : object[key].dump()) + "\n";
   }
   for (const json& file : object.value("files", json::array())) {
-    text += "  file " + file["name"].get<std::string>() + ": " + file["bytes"].dump() + " bytes, sha256 " +
-            file["sha256"].get<std::string>() + "\n";
+    text += "  file " + file["name"].get<std::string>() + ": " + file["bytes"].dump() + " bytes\n";
   }
   const json metadata = object.value("metadata", json::object());
   for (const auto& [key, value] : metadata.items()) {

@@ -53,7 +53,7 @@ DataConfig data_config(const stages::JobSpec& job) {
   result.settings.cutting = cutting_of(config.at("cut"));
   result.settings.document_mask = config.at("document_mask");
   result.prefetch = config.at("prefetch");
-  if (config.contains("examples")) {
+  if (!config.at("examples").at("files").empty()) {
     result.sources.push_back({examples_of(config.at("examples"), job), 1});
     result.tokenizer = config.at("examples").at("tokenizer");
     return result;

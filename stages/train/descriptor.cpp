@@ -59,7 +59,7 @@ void check_length(const stages::RuleContext& context) {
 void check_data(const stages::RuleContext& context) {
   const json& data = context.config.at("data");
   const bool tokens = is_given(data.at("tokens"));
-  const bool examples = data.contains("examples");
+  const bool examples = is_given(data.at("examples").at("files"));
   if (tokens == examples) {
     context.fault("/data", tokens ? "has both `tokens` and `examples`" : "has neither `tokens` nor `examples`",
                   "give one of them");
@@ -143,8 +143,7 @@ std::vector<stages::InputPattern> inputs(const json& config) {
     }
   };
   add_all("/data/tokens", config.at("data").at("tokens"));
-  const json& data = config.at("data");
-  if (data.contains("examples")) add_all("/data/examples/files", data.at("examples").at("files"));
+  add_all("/data/examples/files", config.at("data").at("examples").at("files"));
   const std::string from = config.at("model").at("from");
   // All files of a folder make the model.
   const bool is_file = from.ends_with(".gguf") || from.ends_with("/manifest.json");

@@ -511,7 +511,7 @@ void Training::finish(stages::Outputs& outputs) {
   if (!last) throw core::Error("the checkpoint after the last step is missing in " + context_.attempt_dir().string());
   const auto publish = [&](const std::string& name, const checkpoint::Checkpoint& from) {
     const fs::path folder = fs::path("artifacts") / name;
-    for (const checkpoint::FileInfo& file : checkpoint::link_checkpoint(from, context_.attempt_dir() / folder)) {
+    for (const checkpoint::LinkedFile& file : checkpoint::link_checkpoint(from, context_.attempt_dir() / folder)) {
       outputs[name].files.push_back({(folder / file.name).string(), file.bytes, file.sha256});
     }
   };

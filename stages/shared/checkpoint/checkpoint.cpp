@@ -39,7 +39,7 @@ struct Checkpoint::State {
   nlohmann::json metadata;
   std::vector<TensorInfo> infos;
 
-  fs::path path_of(std::size_t file) const { return folder / manifest.files[file].info.name; }
+  fs::path path_of(std::size_t file) const { return folder / manifest.files[file].name; }
 
   const TensorRecord& record(std::string_view path) const {
     const auto found = std::ranges::lower_bound(
@@ -88,7 +88,7 @@ struct Checkpoint::State {
   }
 
   void check_master() const {
-    if (io::digest_file(path_of(0)).sha256 != manifest.files[0].info.sha256) {
+    if (io::digest_file(path_of(0)).sha256 != manifest.files[0].sha256) {
       throw core::Error(path_of(0).string() + " is damaged: it does not have the digest it should");
     }
   }
@@ -123,17 +123,17 @@ Checkpoint::Checkpoint(const fs::path& folder) : state_(std::make_unique<State>(
   const fs::path path = folder / kManifestName;
   const std::string text = io::read_file(path);
   state_->folder = folder;
-  state_->manifest_file = {kManifestName, text.size(), io::sha256(text)};
+  state_->manifest_file = {kManifestName, text.size()};
   state_->manifest = parse_manifest(text, path.string());
   state_->metadata = nlohmann::json::parse(state_->manifest.metadata);
   for (const FileRecord& file : state_->manifest.files) {
-    const fs::path name = folder / file.info.name;
+    const fs::path name = folder / file.name;
     struct stat status {};
     if (::stat(name.c_str(), &status) != 0) core::fail_errno("cannot look at " + name.string());
     if (!S_ISREG(status.st_mode)) throw core::Error(name.string() + " is not a file");
-    if (static_cast<std::uint64_t>(status.st_size) != file.info.bytes) {
+    if (static_cast<std::uint64_t>(status.st_size) != file.bytes) {
       throw core::Error(name.string() + " is damaged: it has " + std::to_string(status.st_size) + " bytes, not " +
-                        std::to_string(file.info.bytes));
+                        std::to_string(file.bytes));
     }
   }
   for (const TensorRecord& tensor : state_->manifest.tensors) state_->infos.push_back(tensor.info);
@@ -177,7 +177,7 @@ const TensorInfo& Checkpoint::tensor(std::string_view path) const {
 
 std::vector<FileInfo> Checkpoint::files() const {
   std::vector<FileInfo> files;
-  for (const FileRecord& file : state_->manifest.files) files.push_back(file.info);
+  for (const FileRecord& file : state_->manifest.files) files.push_back({file.name, file.bytes});
   files.push_back(state_->manifest_file);
   return files;
 }

@@ -35,6 +35,12 @@ struct TensorInfo {
 struct FileInfo {
   std::string name;
   std::uint64_t bytes = 0;
+};
+
+/// The same with the SHA-256 of its content.
+struct LinkedFile {
+  std::string name;
+  std::uint64_t bytes = 0;
   std::string sha256;
 };
 
@@ -100,7 +106,7 @@ std::optional<Checkpoint> load_newest(comm::Communicator& comm, std::span<const 
                                       const std::function<void(std::string_view)>& log);
 
 /// Makes `folder` (which must not exist) the same checkpoint by hard links, manifest last and durable: so that it
-/// outlives retention, as an output of the stage. Gives its files, the manifest first.
-std::vector<FileInfo> link_checkpoint(const Checkpoint& checkpoint, const std::filesystem::path& folder);
+/// outlives retention, as an output of the stage. Reads all files; gives them, the manifest first.
+std::vector<LinkedFile> link_checkpoint(const Checkpoint& checkpoint, const std::filesystem::path& folder);
 
 }  // namespace braise::checkpoint

@@ -2,6 +2,9 @@
 #include "stages/shared/checkpoint/digest.h"
 
 #include <algorithm>
+#include <atomic>
+#include <future>
+#include <utility>
 
 namespace braise::checkpoint {
 
@@ -32,19 +35,42 @@ io::Sha256Bytes digest_of(std::span<const io::Sha256Bytes> digests) {
   return io::sha256_bytes(std::as_bytes(digests));
 }
 
-RangeDigests digests_of(std::span<const std::byte> data, Range range, std::int64_t elements,
-                        std::int64_t element_bytes) {
-  RangeDigests digests;
-  const Range chunks = chunks_of(range);
-  for (std::int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
-    const Range part = in_chunk(chunk, range);
-    std::vector<io::Sha256Bytes> leaves =
-        leaves_of(data.subspan(static_cast<std::size_t>((part.begin - range.begin) * element_bytes),
-                               static_cast<std::size_t>(part.elements() * element_bytes)),
-                  element_bytes);
-    digests.chunks.push_back(digest_of(leaves));
-    if (!has_whole_chunk(chunk, range, elements)) digests.partial.push_back({chunk, std::move(leaves)});
+std::vector<RangeDigests> digests_of(std::span<const RangeBytes> ranges, int threads) {
+  std::vector<RangeDigests> digests(ranges.size());
+  struct Task {
+    std::size_t range;
+    std::int64_t chunk;
+    PartialChunk* partial;  // where its leaves are wanted
+  };
+  std::vector<Task> tasks;
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    const Range chunks = chunks_of(ranges[i].range);
+    digests[i].chunks.resize(static_cast<std::size_t>(chunks.elements()));
+    digests[i].partial.reserve(2);
+    for (std::int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
+      const bool whole = has_whole_chunk(chunk, ranges[i].range, ranges[i].elements);
+      tasks.push_back({i, chunk, whole ? nullptr : &digests[i].partial.emplace_back(PartialChunk{chunk, {}})});
+    }
   }
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    for (std::size_t t = next++; t < tasks.size(); t = next++) {
+      const Task& task = tasks[t];
+      const RangeBytes& bytes = ranges[task.range];
+      const Range part = in_chunk(task.chunk, bytes.range);
+      std::vector<io::Sha256Bytes> leaves =
+          leaves_of(bytes.data.subspan(static_cast<std::size_t>((part.begin - bytes.range.begin) * bytes.element_bytes),
+                                       static_cast<std::size_t>(part.elements() * bytes.element_bytes)),
+                    bytes.element_bytes);
+      digests[task.range].chunks[static_cast<std::size_t>(task.chunk - chunks_of(bytes.range).begin)] =
+          digest_of(leaves);
+      if (task.partial != nullptr) task.partial->leaves = std::move(leaves);
+    }
+  };
+  std::vector<std::future<void>> others;
+  for (int i = 1; i < threads; ++i) others.push_back(std::async(std::launch::async, work));
+  work();
+  for (std::future<void>& other : others) other.get();
   return digests;
 }
 

@@ -48,9 +48,16 @@ std::vector<io::Sha256Bytes> leaves_of(std::span<const std::byte> data, std::int
 /// The digest of digests.
 io::Sha256Bytes digest_of(std::span<const io::Sha256Bytes> digests);
 
-/// `data`: the range's bytes; its begin is a multiple of kLeafElements.
-RangeDigests digests_of(std::span<const std::byte> data, Range range, std::int64_t elements,
-                        std::int64_t element_bytes);
+/// A range of a tensor in memory.
+struct RangeBytes {
+  std::span<const std::byte> data;
+  Range range;                ///< begins where a leaf does
+  std::int64_t elements = 0;  ///< of the tensor
+  std::int64_t element_bytes = 0;
+};
+
+/// The digests of each range, made by that many threads.
+std::vector<RangeDigests> digests_of(std::span<const RangeBytes> ranges, int threads);
 
 /// One range of a tensor and what it adds to the tensor's digest.
 struct DigestedRange {

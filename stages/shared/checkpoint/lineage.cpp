@@ -11,6 +11,7 @@
 #include "kernels/core/error.h"
 #include "stages/shared/checkpoint/checkpoint.h"
 #include "stages/shared/checkpoint/manifest.h"
+#include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 
 namespace braise::checkpoint {
@@ -111,24 +112,23 @@ std::optional<Checkpoint> load_newest(comm::Communicator& comm, std::span<const 
   return std::nullopt;
 }
 
-std::vector<FileInfo> link_checkpoint(const Checkpoint& checkpoint, const fs::path& folder) {
+std::vector<LinkedFile> link_checkpoint(const Checkpoint& checkpoint, const fs::path& folder) {
   io::create_directories_durably(folder.parent_path());
   if (!fs::create_directory(folder)) throw core::Error(folder.string() + " is there already");
-  std::vector<FileInfo> files = checkpoint.files();
-  const auto link = [&](const FileInfo& file) {
+  std::vector<LinkedFile> linked;
+  for (const FileInfo& file : checkpoint.files()) {
+    // All else must be on the disk before the manifest, the last, says that it is.
+    if (file.name == kManifestName) io::sync_directory(folder);
     if (::link((checkpoint.folder() / file.name).c_str(), (folder / file.name).c_str()) != 0) {
       core::fail_errno("cannot link " + (checkpoint.folder() / file.name).string() + " into " + folder.string());
     }
-  };
-  for (const FileInfo& file : files) {
-    // All else must be on the disk before the manifest, the last, says that it is.
-    if (file.name == kManifestName) io::sync_directory(folder);
-    link(file);
+    const io::FileDigest digest = io::digest_file(folder / file.name);
+    linked.push_back({file.name, digest.bytes, digest.sha256});
   }
   io::sync_directory(folder);
   io::sync_directory(folder.parent_path());
-  std::ranges::rotate(files, files.end() - 1);
-  return files;
+  std::ranges::rotate(linked, linked.end() - 1);
+  return linked;
 }
 
 }  // namespace braise::checkpoint

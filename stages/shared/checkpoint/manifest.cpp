@@ -97,8 +97,9 @@ json hex_list(std::span<const io::Sha256Bytes> digests) {
 }
 
 json to_json(const FileRecord& file) {
-  json object = {{"name", file.info.name}, {"bytes", file.info.bytes}, {"sha256", file.info.sha256}};
-  if (!file.frame_sha256.empty()) object["frame_sha256"] = file.frame_sha256;
+  json object = {{"name", file.name}, {"bytes", file.bytes}};
+  object[file.frame_sha256.empty() ? "sha256" : "frame_sha256"] =
+      file.frame_sha256.empty() ? file.sha256 : file.frame_sha256;
   return object;
 }
 
@@ -124,10 +125,10 @@ json to_json(const TensorRecord& tensor) {
 
 FileRecord file_from(const Field& field, bool part) {
   FileRecord file;
-  file.info.name = field.at("name").text();
-  file.info.bytes = static_cast<std::uint64_t>(field.at("bytes").integer(0, kMostBytes));
-  file.info.sha256 = io::to_hex(field.at("sha256").sha256());
-  if (part) file.frame_sha256 = io::to_hex(field.at("frame_sha256").sha256());
+  file.name = field.at("name").text();
+  file.bytes = static_cast<std::uint64_t>(field.at("bytes").integer(0, kMostBytes));
+  const char* const digest = part ? "frame_sha256" : "sha256";
+  (part ? file.frame_sha256 : file.sha256) = io::to_hex(field.at(digest).sha256());
   return file;
 }
 
@@ -157,7 +158,7 @@ PieceRecord piece_from(const Field& field, std::span<const FileRecord> files, co
   piece.range = {field.at("begin").integer(0, kMostBytes), field.at("end").integer(0, kMostBytes)};
   check_range(field, piece.range, elements);
   const std::int64_t bytes = piece.range.elements() * (core::bits(tensor.dtype) / 8);
-  const std::int64_t file_bytes = static_cast<std::int64_t>(files[piece.file].info.bytes);
+  const std::int64_t file_bytes = static_cast<std::int64_t>(files[piece.file].bytes);
   const std::int64_t offset = field.at("offset").integer(0, kMostBytes);
   if (bytes > file_bytes || offset > file_bytes - bytes) field.refuse("does not lie in its file");
   piece.offset = static_cast<std::uint64_t>(offset);
@@ -323,14 +324,14 @@ std::vector<Range> frame_of(const Manifest& manifest, std::size_t file) {
     if (range.begin > next) frame.push_back({next, range.begin});
     next = range.end;
   }
-  const auto bytes = static_cast<std::int64_t>(manifest.files[file].info.bytes);
+  const auto bytes = static_cast<std::int64_t>(manifest.files[file].bytes);
   if (bytes > next) frame.push_back({next, bytes});
   return frame;
 }
 
 Manifest joined(std::vector<PartRecord> parts) {
   Manifest manifest;
-  manifest.files.emplace_back().info.name = kMasterName;
+  manifest.files.emplace_back().name = kMasterName;
   std::map<std::string, TensorRecord> tensors;
   for (PartRecord& part : parts) {
     for (TensorRecord& tensor : part.tensors) {
@@ -442,7 +443,7 @@ Manifest parse_manifest(std::string_view text, const std::string& name) {
     manifest.files.push_back(file_from(field, number > 0));
     const std::string expected = number == 0 ? kMasterName : part_name(static_cast<std::int64_t>(number) - 1);
     // So a manifest can name no file but the folder's own.
-    if (manifest.files.back().info.name != expected) field.at("name").refuse("is not \"" + expected + "\"");
+    if (manifest.files.back().name != expected) field.at("name").refuse("is not \"" + expected + "\"");
   }
   if (manifest.files.empty()) root.at("files").refuse("names none");
   for (const Field& field : root.at("tensors").list()) {
@@ -456,7 +457,7 @@ Manifest parse_manifest(std::string_view text, const std::string& name) {
   for (std::size_t file = 0; file < taken.size(); ++file) {
     for (std::size_t i = 1; i < taken[file].size(); ++i) {
       if (taken[file][i].begin < taken[file][i - 1].end) {
-        throw core::Error(name + ": pieces overlap in " + manifest.files[file].info.name + " at byte " +
+        throw core::Error(name + ": pieces overlap in " + manifest.files[file].name + " at byte " +
                           std::to_string(taken[file][i].begin));
       }
     }

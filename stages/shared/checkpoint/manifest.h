@@ -46,8 +46,10 @@ struct TensorRecord {
 };
 
 struct FileRecord {
-  FileInfo info;
-  std::string frame_sha256;  ///< of all its bytes that are of no piece, one after the other
+  std::string name;
+  std::uint64_t bytes = 0;
+  std::string sha256;        ///< of the master only: of parts, other digests vouch for every byte
+  std::string frame_sha256;  ///< of a part: of all its bytes that are of no piece, one after the other
 };
 
 /// What a rank leaves beside its part (part.<rank>.json), until the manifest has taken it over.

@@ -25,6 +25,9 @@ namespace fs = std::filesystem;
 // Written at once, and the disk set to work on it: small enough to give up soon.
 constexpr std::size_t kSliceBytes = std::size_t{8} << 20;
 
+// Enough for a disk of more than 2 GB/s, and few beside a training's own.
+constexpr int kHashThreads = 2;
+
 // HDF5's headers, names and links, of a file and of each object in it: a generous bound.
 constexpr std::uint64_t kFileOverhead = 64 * 1024;
 constexpr std::uint64_t kObjectOverhead = 4 * 1024;
@@ -214,7 +217,7 @@ FileRecord write_master(const fs::path& folder, const Manifest& manifest, const 
     if (extents.empty()) {
       // HDF5 has no virtual scalar: this one is a copy.
       const PieceRecord& piece = tensor.pieces.front();
-      const fs::path part = folder / manifest.files[piece.file].info.name;
+      const fs::path part = folder / manifest.files[piece.file].name;
       const io::FileDescriptor fd(::open(part.c_str(), O_RDONLY | O_CLOEXEC));
       if (!fd) core::fail_errno("cannot open " + part.string());
       std::vector<std::byte> value(static_cast<std::size_t>(core::bits(info.dtype) / 8));
@@ -223,7 +226,7 @@ FileRecord write_master(const fs::path& folder, const Manifest& manifest, const 
     } else {
       std::vector<hdf5::VirtualPart> parts;
       for (const PieceRecord& piece : tensor.pieces) {
-        parts.push_back({manifest.files[piece.file].info.name, dataset_name(info.path, piece.range.begin),
+        parts.push_back({manifest.files[piece.file].name, dataset_name(info.path, piece.range.begin),
                          static_cast<std::uint64_t>(piece.range.elements())});
       }
       file.virtual_dataset(name, element_of(info.dtype), extents, parts);
@@ -238,7 +241,7 @@ FileRecord write_master(const fs::path& folder, const Manifest& manifest, const 
     io::write_at(fd.get(), bytes, 0, path);
   }
   temporary.publish();
-  return {{kMasterName, bytes.size(), io::to_hex(io::sha256_bytes(bytes))}, ""};
+  return {kMasterName, bytes.size(), io::to_hex(io::sha256_bytes(bytes)), ""};
 }
 
 }  // namespace
@@ -279,26 +282,22 @@ PartRecord write_part(const fs::path& folder, std::int64_t rank, std::span<const
   std::ranges::sort(segments, {}, &Segment::offset);
 
   const io::FileDescriptor fd = create_file(file.temporary(), bytes);
-  // Hashing takes about as long as the disk does, so it is done meanwhile: the file's digest in one thread, those of
-  // the tensors in another.
-  auto file_digest = std::async(std::launch::async, [&] {
-    io::Sha256 digest;
-    for (const Segment& segment : segments) digest.update(segment.bytes.data(), segment.bytes.size());
-    return digest.finish();
-  });
+  // Hashing takes a processor about as long as the disk takes, so it is done meanwhile.
   auto range_digests = std::async(std::launch::async, [&] {
-    std::vector<RangeDigests> digests;
+    std::vector<RangeBytes> ranges;
     for (const Piece& piece : pieces) {
-      digests.push_back(digests_of(bytes_of(piece.data), {piece.begin, piece.begin + piece.data.elements()},
-                                   piece.shape.elements(), core::bits(piece.data.dtype()) / 8));
+      ranges.push_back({bytes_of(piece.data),
+                        {piece.begin, piece.begin + piece.data.elements()},
+                        piece.shape.elements(),
+                        core::bits(piece.data.dtype()) / 8});
     }
-    return digests;
+    return digests_of(ranges, kHashThreads);
   });
   write_segments(fd.get(), segments, give_up, path);
   file.publish();
 
   PartRecord record;
-  record.file = {{path.filename().string(), bytes, file_digest.get()}, frame_digest.finish()};
+  record.file = {path.filename().string(), bytes, "", frame_digest.finish()};
   std::vector<RangeDigests> digests = range_digests.get();
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const Piece& piece = pieces[i];
@@ -320,7 +319,7 @@ Saved finish_checkpoint(const fs::path& folder, std::vector<PartRecord> parts, c
   const std::string text = to_text(manifest);
   io::write_file_durably(folder / kManifestName, text);
   Saved saved{manifest.step, folder, static_cast<std::int64_t>(text.size()), 0, manifest.weights_digest};
-  for (const FileRecord& file : manifest.files) saved.bytes += static_cast<std::int64_t>(file.info.bytes);
+  for (const FileRecord& file : manifest.files) saved.bytes += static_cast<std::int64_t>(file.bytes);
   return saved;
 }
 

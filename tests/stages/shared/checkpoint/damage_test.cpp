@@ -11,6 +11,7 @@
 #include <random>
 
 #include "kernels/core/error.h"
+#include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 #include "tests/stages/shared/checkpoint/sample.h"
 #include "tests/support/support.h"
@@ -185,7 +186,12 @@ TEST_CASE("a linked checkpoint outlives the one it was linked from") {
   const Sample state = sample(4);
   const fs::path saved = save_sample(folder.path() / "1-a", state, 10, 2);
   const fs::path linked = folder.path() / "1-a/artifacts/checkpoint";
-  const std::vector<FileInfo> files = link_checkpoint(Checkpoint(saved), linked);
+  const std::vector<LinkedFile> files = link_checkpoint(Checkpoint(saved), linked);
+  for (const LinkedFile& file : files) {
+    const io::FileDigest digest = io::digest_file(linked / file.name);
+    CHECK(digest.bytes == file.bytes);
+    CHECK(digest.sha256 == file.sha256);
+  }
   CHECK(files.size() == 4);
   CHECK(files[0].name == "manifest.json");
   CHECK_THROWS_WITH(link_checkpoint(Checkpoint(saved), linked), Contains("is there already"));

@@ -52,10 +52,11 @@ TEST_CASE("a tensor's digest is the same however it is cut") {
       std::vector<DigestedRange> ranges;
       for (std::size_t i = 0; i + 1 < edges.size(); ++i) {
         const Range range{edges[i], edges[i + 1]};
-        digests[i] = digests_of(
+        const RangeBytes part{
             std::span(tensor.bytes)
                 .subspan(static_cast<std::size_t>(range.begin * 2), static_cast<std::size_t>(range.elements() * 2)),
-            range, elements, 2);
+            range, elements, 2};
+        digests[i] = digests_of({&part, 1}, static_cast<int>(i % 3) + 1)[0];
         ranges.push_back({range, &digests[i]});
       }
       CHECK(tensor_digest(ranges, elements) == expected);
@@ -146,7 +147,7 @@ TEST_CASE("hostile manifests are refused, each with what is wrong") {
   CHECK_THAT(fault([](json& d) { d["files"][1]["name"] = "../../etc/passwd"; }), Contains("part.00000.h5"));
   CHECK_THAT(fault([](json& d) { d["files"][0]["name"] = "part.00000.h5"; }), Contains("checkpoint.h5"));
   CHECK_THAT(fault([](json& d) { d["files"][1].erase("frame_sha256"); }), Contains("has no frame_sha256"));
-  CHECK_THAT(fault([](json& d) { d["files"][1]["sha256"] = "abc"; }), Contains("is no SHA-256"));
+  CHECK_THAT(fault([](json& d) { d["files"][1]["frame_sha256"] = "abc"; }), Contains("is no SHA-256"));
   CHECK_THAT(fault([](json& d) { d["files"][1]["bytes"] = 100; }), Contains("does not lie in its file"));
   CHECK_THAT(fault([](json& d) { d["files"].erase(2); }), Contains("file is not a whole number from 0 to 1"));
   CHECK_THAT(fault([](json& d) { d["files"][1] = 5; }), Contains("files[1] is no object"));
@@ -205,20 +206,19 @@ TEST_CASE("sidecars are checked too") {
   CHECK_THROWS_WITH(parse_part("{}", "S"), Contains("has no save"));
   CHECK(parse_part(R"({"save": 3, "failure": "why"})", "S").failure == "why");
   const std::string digest(64, 'a');
-  const json part = {
-      {"save", 1},
-      {"file", {{"name", "part.00000.h5"}, {"bytes", 100'000}, {"sha256", digest}, {"frame_sha256", digest}}},
-      {"tensors",
-       {{{"path", "a/b"},
-         {"dtype", "fp32"},
-         {"shape", {8192}},
-         {"pieces",
-          {{{"file", 0},
-            {"begin", 0},
-            {"end", 4096},
-            {"offset", 64},
-            {"chunks", {digest}},
-            {"partial", {{{"chunk", 0}, {"leaves", {digest}}}}}}}}}}}};
+  const json part = {{"save", 1},
+                     {"file", {{"name", "part.00000.h5"}, {"bytes", 100'000}, {"frame_sha256", digest}}},
+                     {"tensors",
+                      {{{"path", "a/b"},
+                        {"dtype", "fp32"},
+                        {"shape", {8192}},
+                        {"pieces",
+                         {{{"file", 0},
+                           {"begin", 0},
+                           {"end", 4096},
+                           {"offset", 64},
+                           {"chunks", {digest}},
+                           {"partial", {{{"chunk", 0}, {"leaves", {digest}}}}}}}}}}}};
   CHECK(parse_part(part.dump(), "S").tensors.at(0).pieces.at(0).digests.partial.size() == 1);
   const auto fault = [&](const std::function<void(json&)>& change) {
     json changed = part;
