@@ -15,6 +15,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/tier.h"
+#include "kernels/linear/tier.h"
 
 namespace braise::linear::cpu {
 namespace {
@@ -388,3 +389,12 @@ void tile_product(Multiplicand multiplicand, std::int64_t rows, std::int64_t col
 }
 
 }  // namespace braise::linear::cpu
+
+namespace braise::linear {
+
+core::Tier settle_tier() {
+  cpu::engine();
+  return core::settle_tier();
+}
+
+}  // namespace braise::linear

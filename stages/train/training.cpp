@@ -9,6 +9,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/tier.h"
+#include "kernels/linear/tier.h"
 #include "stages/api/input_path.h"
 #include "stages/shared/checkpoint/parameters.h"
 #include "stages/shared/machine/gemm.h"
@@ -117,7 +118,7 @@ void Training::choose_tier() {
                    std::string(core::name(core::detected_tier())));
     }
   }
-  const std::string mine(core::name(core::settle_tier()));
+  const std::string mine(core::name(linear::settle_tier()));
   for (const std::string& theirs : comm_.all_gather(mine)) {
     if (theirs != mine) {
       throw core::Error("ranks have different instruction-set tiers, " + mine + " and " + theirs +

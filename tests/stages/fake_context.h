@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -20,25 +21,27 @@ class FakeContext final : public stages::StageContext {
     job_.kind_version = 1;
     job_.braise_version = "1.2.3";
     job_.fingerprint = "fingerprint";
-    job_.resources = {1, 1, 1, "cpu", std::uint64_t{1} << 30, 0, 0, 0};
+    job_.resources = {1, 1, 1, "cpu", 0, std::uint64_t{1} << 30, 0, 0, 0};
   }
 
   const stages::JobSpec& job() const override { return job_; }
-  comm::Communicator& comm() override { return *comm_; }
+  comm::Communicator& comm() override { return ranks_ == nullptr ? *comm_ : *ranks_; }
   const std::filesystem::path& attempt_dir() const override { return attempt_dir_; }
   const std::filesystem::path& scratch_dir() const override { return scratch_dir_; }
   const std::vector<std::filesystem::path>& earlier_attempts() const override { return earlier_attempts_; }
   void operation(std::string_view what) override { operations_.emplace_back(what); }
-  stages::Request poll_request() override { return request_; }
+  stages::Request poll_request() override { return on_poll_ ? on_poll_() : request_; }
   void metric(nlohmann::json values) override { metrics_.push_back(std::move(values)); }
   void log(std::string_view message) override { log_ += std::string(message) + "\n"; }
 
   stages::JobSpec job_;
   std::unique_ptr<comm::Communicator> comm_ = comm::single();
+  comm::Communicator* ranks_ = nullptr;  ///< in its place, where there are several
   std::filesystem::path attempt_dir_;
   std::filesystem::path scratch_dir_;
   std::vector<std::filesystem::path> earlier_attempts_;
   stages::Request request_ = stages::Request::none;
+  std::function<stages::Request()> on_poll_;  ///< in its place
   std::vector<std::string> operations_;
   std::vector<nlohmann::json> metrics_;
   std::string log_;
