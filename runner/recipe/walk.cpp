@@ -202,7 +202,7 @@ json Walker::accept_text(const Schema& schema, const Node& node, const Place& pl
   if (rule.pattern && !rule.pattern->matches(text)) {
     return fault(node, place, "is " + show(node), "must be " + describe(schema));
   }
-  return schema.input_path ? absolute(text, node.mark()) : text;
+  return schema.input_path && !text.empty() ? absolute(text, node.mark()) : text;
 }
 
 std::string Walker::absolute(const std::string& path, const yaml::Mark& written_at) const {
