@@ -13,7 +13,8 @@ namespace fs = std::filesystem;
 /// The path that a person means: an existing one, or a run's folder, or that of a stage's job in it.
 std::string resolved(const std::string& target, const fs::path& runs) {
   if (fs::exists(target)) return target;
-  const std::size_t slash = target.find('/');
+  // A run's folder may be a path itself.
+  const std::size_t slash = target.rfind('/');
   const journal::RunDirectory run = find_run(target.substr(0, slash), runs);
   if (slash == std::string::npos) return run.path();
   const fs::path job = run.job_dir(target.substr(slash + 1));
