@@ -49,7 +49,7 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
   memory.parameters = size * (config.parameter_count() + packed);
   memory.kv = kv_cache_bytes(config, compute, shape.sequences, shape.positions);
 
-  // All of one block: see decoder.cpp. Then the last rows of each sequence.
+  // All of one block: see decoder_block.cpp. Then the last rows of each sequence.
   const std::int64_t statistics = config.norm == Norm::kLayer ? 2 : 1;
   std::int64_t computed = c + c + qkv + q + c + c + up + f + c;
   std::int64_t floats = 2 * statistics;

@@ -54,7 +54,7 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
   memory.parameters = size * (parameters + config.layers * packed + packed_elements(c, config.vocabulary));
   memory.gradients = kFloatBytes * (parameters + (config.tied ? config.vocabulary * c : 0));
 
-  // What a block keeps: see decoder.cpp.
+  // What a block keeps: see decoder_block.cpp.
   const PerToken input{c, 0};
   PerToken attention{q, config.heads};
   PerToken kept{c + qkv + c + c + up + f, 2 * statistics};

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/activation/dropout.h"
+#include "kernels/attention/attention.h"
+#include "kernels/attention/rope.h"
+#include "kernels/core/random.h"
+#include "kernels/linear/matmul.h"
+#include "stages/shared/model/decoder.h"
+
+/// What a decoder is made of: for the sources of Decoder alone.
+namespace braise::model {
+
+/// Where dropout happens, within a layer (or, with layer 0's first, before all).
+enum class Site : std::uint64_t { kAttention, kAfterAttention, kAfterFeedForward, kEmbedding };
+
+/// A parameter, or several that are used as one.
+struct Value {
+  core::Tensor value;
+  core::Tensor gradient;
+  explicit operator bool() const { return static_cast<bool>(value.view); }
+};
+
+/// A weight of a product y = x w, K x N, and its bias.
+struct Linear {
+  Value weight;
+  Value bias;
+  bool outputs_first = false;  ///< stored N x K
+  linear::PackedMatrix forward;
+  linear::PackedMatrix backward;  ///< transposed: dx = dy w'
+
+  core::ConstTensorView matrix() const {
+    return outputs_first ? weight.value.view.transposed(0, 1) : weight.value.view;
+  }
+};
+
+struct NormParameters {
+  Value weight;
+  Value bias;
+};
+
+/// What the statistics of a norm's rows are.
+struct Statistics {
+  core::Tensor mean;
+  core::Tensor inverse_std;
+};
+
+struct Block {
+  NormParameters norm1;
+  Linear qkv;
+  Value q_norm;
+  Value k_norm;
+  Linear o;
+  NormParameters norm2;
+  Linear up;
+  Linear down;
+};
+
+/// What a block's forward pass keeps.
+struct Saved {
+  core::Tensor input;
+  Statistics statistics1;
+  core::Tensor normed1;
+  core::Tensor qkv;  ///< q and k rotated, but with qk_norm as they come from the projection
+  core::Tensor qk;   ///< with qk_norm: normed and rotated
+  Statistics q_statistics;
+  Statistics k_statistics;
+  core::Tensor attended;
+  core::Tensor log_sums;
+  core::Tensor added1;  ///< with norm_after: what attention adds, before its norm
+  core::Tensor middle;  ///< the residual stream after attention
+  Statistics statistics2;
+  core::Tensor normed2;
+  core::Tensor up;  ///< before the activation; of gated models: gate, then up
+  core::Tensor activated;
+  core::Tensor added2;  ///< with norm_after: what the feed-forward part adds, before its norm
+
+  /// What the products of the two parts read.
+  const core::Tensor& read1() const { return normed1.view ? normed1 : input; }
+  const core::Tensor& read2() const { return normed2.view ? normed2 : middle; }
+};
+
+struct Decoder::State {
+  State(core::Stream& s, const Config& c, const DecoderSettings& options) : stream(s), config(c), settings(options) {}
+
+  core::Stream& stream;
+  const Config config;
+  const DecoderSettings settings;
+  std::vector<Parameter> parameters;
+  std::vector<core::TensorView> accumulators;
+
+  Value tokens;
+  Value positions;
+  std::vector<Block> blocks;
+  NormParameters final_norm;
+  Value head;                       ///< of models that are not tied
+  core::Tensor tied_head_gradient;  ///< of those that are
+  linear::PackedMatrix packed_head;
+  attention::RopeTable rope;
+  std::int64_t rope_positions = 0;
+
+  // The cached sequences that a pass extends, if it does.
+  KvCache* cache = nullptr;
+  std::span<const Extension> extensions;
+
+  // What the forward pass keeps.
+  std::vector<Saved> saved;
+  core::Tensor last;
+  Statistics final_statistics;
+  core::Tensor final_normed;
+  core::Tensor loss_log_sums;
+
+  std::int64_t q_size() const { return config.heads * config.head_size; }
+  std::int64_t kv_size() const { return config.kv_heads * config.head_size; }
+  const Value& head_value() const { return config.tied ? tokens : head; }
+  core::TensorView head_gradient() const { return config.tied ? tied_head_gradient.view : head.gradient.view; }
+
+  void make_parameters();
+  Value& value_of(const ParameterSpec& spec);
+  void make_packs(Linear& linear, std::int64_t depth, std::int64_t columns, const std::string& owner);
+
+  core::Tensor activation(const core::Shape& shape, core::Dtype dtype, const std::string& owner) const {
+    return stream.arena().tensor(dtype, shape, core::Category::kActivations, owner);
+  }
+  core::Tensor activation(const core::Shape& shape, const std::string& owner) const {
+    return activation(shape, settings.compute, owner);
+  }
+
+  void check(const Batch& batch, bool targets) const;
+  void need_rope(const Batch& batch);
+  void need_rope(std::int64_t most);
+  attention::RopePositions rope_positions_of(const Batch& batch) const { return {batch.positions, 0}; }
+
+  core::RandomStream random(const Batch& batch, std::int64_t sequence, std::size_t layer, Site site) const {
+    return core::RandomStream(batch.dropout->seed, core::Purpose::kDropout, batch.dropout->step,
+                              batch.dropout->first_sample + static_cast<std::uint64_t>(sequence),
+                              4 * static_cast<std::uint64_t>(layer) + static_cast<std::uint64_t>(site));
+  }
+  /// to (=|+=) dropout(from), [B, T, C], each sequence from a stream of its own.
+  void drop(const core::TensorView& to, const core::ConstTensorView& from, const Batch& batch, double rate,
+            std::size_t layer, Site site, core::Accumulate accumulate) const {
+    for (std::int64_t b = 0; b < from.extent(0); ++b) {
+      activation::dropout(stream, to.select(0, b), from.select(0, b), rate, random(batch, b, layer, site), 0,
+                          accumulate);
+    }
+  }
+  bool drops(const Batch& batch, double rate) const { return batch.dropout && rate > 0; }
+
+  /// The batch's positions, or 0, 1, 2 ... in memory of `own`.
+  core::ConstTensorView position_ids(const Batch& batch, core::Tensor& own) const;
+  core::Tensor embed(const Batch& batch);
+  void norm(const core::TensorView& y, Statistics& statistics, const core::ConstTensorView& x,
+            const NormParameters& with, const std::string& owner) const;
+  void norm_backward(const core::TensorView& dx, const core::ConstTensorView& dy, const core::ConstTensorView& x,
+                     const Statistics& statistics, const NormParameters& with, core::Accumulate accumulate) const;
+  void multiply(const core::TensorView& y, const core::ConstTensorView& x, const Linear& linear,
+                const core::ConstTensorView& residual = {}) const;
+  void multiply_backward(const core::TensorView& dx, const core::ConstTensorView& dy, const core::ConstTensorView& x,
+                         const Linear& linear) const;
+  /// y = input + x w + b, with dropout of what is added.
+  void add_product(const core::TensorView& y, const core::ConstTensorView& input, const core::ConstTensorView& x,
+                   const Linear& linear, const Batch& batch, std::size_t layer, Site site) const;
+
+  /// The same with norm_after: y = input + norm(x w + b).
+  void add_normed_product(const core::TensorView& y, const core::ConstTensorView& input, const core::ConstTensorView& x,
+                          const Linear& linear, const NormParameters& with, core::Tensor& added, Statistics& statistics,
+                          const std::string& owner) const;
+
+  struct Heads {
+    core::TensorView q;
+    core::TensorView k;
+    core::TensorView v;
+  };
+  core::TensorView as_heads(const core::TensorView& rows, std::int64_t heads) const {
+    return rows.reshaped(core::Shape{rows.extent(0), rows.extent(1), heads, config.head_size});
+  }
+  Heads heads(const Saved& s) const;
+  /// What the norms of q and k take as rows: heads, or all heads of a token.
+  core::TensorView norm_rows(const core::TensorView& heads) const;
+  attention::Mask mask(const Batch& batch) const;
+  std::vector<core::RandomStream> attention_streams(const Batch& batch, std::size_t layer) const;
+  void attend(Saved& s, const Batch& batch, std::size_t layer, const std::string& owner) const;
+
+  core::Tensor forward_block(Saved& s, const Batch& batch, std::size_t layer) const;
+  core::Tensor backward_block(Saved& s, core::Tensor dy, const Batch& batch, std::size_t layer) const;
+  void compute_losses(const core::TensorView& losses, const Batch& batch, const loss::CrossEntropy& loss, bool keep);
+  /// The residual stream at the end; with `keep`, what a backward pass needs stays.
+  core::Tensor run_blocks(const Batch& batch, bool keep);
+  bool recomputed(std::size_t layer) const {
+    return settings.checkpointing.kind == Checkpointing::Kind::kEveryBlock &&
+           static_cast<std::int64_t>(layer) % settings.checkpointing.every == 0;
+  }
+};
+
+}  // namespace braise::model
