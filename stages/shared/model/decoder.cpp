@@ -72,6 +72,8 @@ Tensor Decoder::State::embed(const Batch& batch) {
   const Shape shape{batch.ids.extent(0), batch.ids.extent(1), config.hidden};
   Tensor x = activation(shape, "embedding");
   const auto scale = static_cast<float>(config.embedding_scale);
+  need_values(units.tokens, {});
+  if (positions) need_values(units.positions, {});
   if (positions) {
     Tensor own;
     const ConstTensorView ids = position_ids(batch, own);
@@ -79,10 +81,23 @@ Tensor Decoder::State::embed(const Batch& batch) {
   } else {
     embedding::embedding_forward(stream, x.view, batch.ids, tokens.value.view, {}, {}, scale);
   }
+  if (positions) values_used(units.positions);
+  values_used(units.tokens);
   if (drops(batch, config.embedding_dropout)) {
     drop(x.view, x.view, batch, config.embedding_dropout, 0, Site::kEmbedding, Accumulate::kOverwrite);
   }
   return x;
+}
+
+/// What follows the blocks; a tied head is the embedding.
+void Decoder::State::need_end(const Packs& packs) const {
+  if (config.tied) need_values(units.tokens, packs);
+  need_values(units.end, packs);
+}
+
+void Decoder::State::end_used() const {
+  values_used(units.end);
+  if (config.tied) values_used(units.tokens);
 }
 
 Tensor Decoder::State::run_blocks(const Batch& batch, bool keep) {
@@ -90,10 +105,13 @@ Tensor Decoder::State::run_blocks(const Batch& batch, bool keep) {
   saved.clear();
   saved.resize(blocks.size());
   Tensor x = embed(batch);
+  const Packs packs{.forward = true, .backward = false};
   for (std::size_t layer = 0; layer < blocks.size(); ++layer) {
     Saved& s = saved[layer];
     s.input = std::move(x);
+    need_values(unit_of(layer), packs);
     x = forward_block(s, batch, layer);
+    values_used(unit_of(layer));
     if (!keep) {
       s = {};
     } else if (recomputed(layer)) {
@@ -125,6 +143,10 @@ std::span<const Parameter> Decoder::parameters() const {
   return state_->parameters;
 }
 
+const Units& Decoder::units() const {
+  return state_->units;
+}
+
 std::span<const TensorView> Decoder::accumulators() const {
   return state_->accumulators;
 }
@@ -137,8 +159,10 @@ void Decoder::logits(const TensorView& logits, const Batch& batch) {
   const Tensor x = s.run_blocks(batch, false);
   const Tensor normed = s.activation(x.view.shape(), "final norm");
   Statistics statistics;
+  s.need_end({.forward = true, .backward = false});
   s.norm(normed.view, statistics, x.view, s.final_norm, "final norm");
   linear::matmul(s.stream, logits, normed.view, s.packed_head);
+  s.end_used();
 }
 
 void Decoder::extend(const TensorView& logits, const ConstTensorView& ids, KvCache& cache,
@@ -186,8 +210,10 @@ void Decoder::extend(const TensorView& logits, const ConstTensorView& ids, KvCac
   }
   const Tensor normed = s.activation(last.view.shape(), "final norm");
   Statistics statistics;
+  s.need_end({.forward = true, .backward = false});
   s.norm(normed.view, statistics, last.view, s.final_norm, "final norm");
   linear::matmul(s.stream, logits.reshaped(Shape{1, ends, s.config.vocabulary}), normed.view, s.packed_head);
+  s.end_used();
   cache.advance(extensions);
 }
 
@@ -199,12 +225,14 @@ void Decoder::State::compute_losses(const TensorView& losses, const Batch& batch
   const std::int64_t rows = batch.ids.elements();
   last = run_blocks(batch, keep);
   final_normed = activation(last.view.shape(), "final norm");
+  need_end({});
   norm(final_normed.view, final_statistics, last.view, final_norm, "final norm");
   loss_log_sums = activation(Shape{rows}, Dtype::kFloat32, "loss");
   loss::linear_cross_entropy_forward(stream, losses.reshaped(Shape{rows}), loss_log_sums.view,
                                      final_normed.view.as_rows(), packed_head, batch.targets.reshaped(Shape{rows}),
                                      loss);
-  if (keep) return;
+  if (keep) return;  // the backward pass begins with the end
+  end_used();
   last = {};
   final_statistics = {};
   final_normed = {};
@@ -230,6 +258,8 @@ void Decoder::backward(const ConstTensorView& weights, const Batch& batch, const
   Tensor dx = s.activation(s.last.view.shape(), "gradient");
   {
     const Tensor d_normed = s.activation(s.last.view.shape(), "final norm gradient");
+    if (s.config.tied) s.need_gradients(s.units.tied_head);
+    s.need_gradients(s.units.end);
     loss::linear_cross_entropy_backward(s.stream, d_normed.view.as_rows(), s.head_gradient(),
                                         weights.reshaped(Shape{rows}), s.loss_log_sums.view,
                                         s.final_normed.view.as_rows(), s.packed_head, s.head_value().value.view,
@@ -239,17 +269,27 @@ void Decoder::backward(const ConstTensorView& weights, const Batch& batch, const
     s.norm_backward(dx.view, d_normed.view, s.last.view, s.final_statistics, s.final_norm, Accumulate::kOverwrite);
     s.last = {};
     s.final_statistics = {};
+    s.gradients_added(s.units.end);
+    if (s.config.tied) s.gradients_added(s.units.tied_head);
+    s.end_used();
   }
   for (std::size_t layer = s.blocks.size(); layer-- > 0;) {
     Saved& saved = s.saved[layer];
+    const int unit = s.unit_of(layer);
+    s.need_values(unit, {.forward = s.recomputed(layer), .backward = true});
     if (s.recomputed(layer)) s.forward_block(saved, batch, layer);
+    s.need_gradients(unit);
     dx = s.backward_block(saved, std::move(dx), batch, layer);
+    s.gradients_added(unit);
+    s.values_used(unit);
   }
   if (s.drops(batch, s.config.embedding_dropout)) {
     s.drop(dx.view, dx.view, batch, s.config.embedding_dropout, 0, Site::kEmbedding, Accumulate::kOverwrite);
   }
   const auto scale = static_cast<float>(s.config.embedding_scale);
+  s.need_gradients(s.units.tokens);
   if (s.positions) {
+    s.need_gradients(s.units.positions);
     Tensor own;
     const ConstTensorView ids = s.position_ids(batch, own);
     embedding::embedding_backward(s.stream, s.tokens.gradient.view, s.positions.gradient.view, dx.view, batch.ids, ids,
@@ -257,12 +297,14 @@ void Decoder::backward(const ConstTensorView& weights, const Batch& batch, const
   } else {
     embedding::embedding_backward(s.stream, s.tokens.gradient.view, {}, dx.view, batch.ids, {}, scale);
   }
+  if (s.positions) s.gradients_added(s.units.positions);
+  s.gradients_added(s.units.tokens);
 }
 
 void Decoder::finish_gradients() {
   State& s = *state_;
   if (!s.config.tied) return;
-  core::add(s.stream, s.tokens.gradient.view, s.tied_head_gradient.view);
+  core::add(s.stream, s.tokens.gradient.view, s.tied_head.gradient.view);
 }
 
 }  // namespace braise::model

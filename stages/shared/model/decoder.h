@@ -16,14 +16,38 @@
 #include "stages/shared/model/config.h"
 #include "stages/shared/model/kv_cache.h"
 #include "stages/shared/model/parameters.h"
+#include "stages/shared/model/units.h"
 #include "stages/shared/weights/weights.h"
 
 namespace braise::model {
 
+/// The copies of a unit's weights that are packed for the products of a forward and a backward pass.
+struct Packs {
+  bool forward = true;
+  bool backward = true;
+};
+
+/// Who holds the memory of a decoder's parameters and gradients, in place of the decoder itself. It is told by the
+/// thread that computes, before and after a pass needs those of a unit; nothing has a place until it gives it one.
+class UnitKeeper {
+ public:
+  virtual ~UnitKeeper() = default;
+
+  /// The unit's values must have their place (Decoder::place_values) and be packed, until values_used.
+  virtual void need_values(int unit, const Packs& packs) = 0;
+  virtual void values_used(int unit) = 0;
+
+  /// The unit's gradients must have their place (Decoder::place_gradients), with what is added to; after
+  /// gradients_added this pass adds no more to them.
+  virtual void need_gradients(int unit) = 0;
+  virtual void gradients_added(int unit) = 0;
+};
+
 struct DecoderSettings {
   core::Dtype compute = core::Dtype::kBfloat16;  ///< of parameters as computed with, and of activations
-  bool gradients = true;                         ///< whether there is memory for them
+  bool gradients = true;                         ///< whether there are any: false for a decoder that only infers
   Checkpointing checkpointing = {};
+  UnitKeeper* keeper = nullptr;  ///< null: the decoder holds all itself, all the time
 };
 
 /// What a forward pass computes on. B sequences of T tokens.
@@ -45,18 +69,22 @@ struct Batch {
 /// One parameter of a decoder.
 struct Parameter {
   ParameterSpec spec;
-  core::TensorView value;     ///< of the compute dtype, contiguous
-  core::TensorView gradient;  ///< fp32, contiguous; none without gradients
+  core::TensorView value;     ///< of the compute dtype, contiguous; none while it has no place
+  core::TensorView gradient;  ///< fp32, contiguous; none while it has no place
 };
 
-/// A parameter's tensor in a weight file: of its name, with or without the prefix "transformer." or "model."; null where
-/// there is none.
+/// A parameter's tensor in a weight file: of its name, with or without the prefix "transformer." or "model."; null
+/// where there is none.
 const weights::TensorInfo* find_parameter(const weights::Weights& weights, const ParameterSpec& spec);
 
 /// Sets a parameter as its spec says: element i is drawn from (seed, its name, i), whatever the layout, in the dtype of
-/// `value`, whose shape is the spec's.
+/// `value`, which has the elements from number `first` on.
 void initialise(core::Stream& stream, const core::TensorView& value, const ParameterSpec& spec, const Config& config,
-                std::uint64_t seed);
+                std::uint64_t seed, std::int64_t first = 0);
+
+/// Whether a file has the weights of a model. Errors: core::Error naming every parameter that is missing, has another
+/// shape, or is not the model's.
+void check_weights(const weights::Weights& weights, const Config& config);
 
 /// A decoder-only transformer: forward and backward passes over one configuration, on one stream. Sequences do not
 /// depend on each other's presence. Deterministic: equal bits for any number of threads and any checkpointing.
@@ -72,19 +100,32 @@ class Decoder {
   const Config& config() const;
   std::span<const Parameter> parameters() const;
 
-  /// What backward passes add to: the gradient of each parameter, and that of a tied head, which is kept apart until
-  /// finish_gradients. fp32, contiguous.
+  const Units& units() const;
+
+  /// Where a unit's values are from now on: of the compute dtype, [Unit::elements], contiguous, at home elsewhere; a
+  /// default-made view: nowhere, as they are at first where there is a keeper.
+  void place_values(int unit, const core::TensorView& memory);
+
+  /// The same for what backward passes add to: fp32. The gradient of a tied head is a unit of its own until
+  /// finish_gradients.
+  void place_gradients(int unit, const core::TensorView& memory);
+
+  /// What place_gradients gave each unit, or the decoder's own memory.
   std::span<const core::TensorView> accumulators() const;
+
+  /// Packs the values of a unit, in memory that is taken where it was not there.
+  void pack(int unit, const Packs& packs);
+  /// Gives that memory back.
+  void drop_packs(int unit);
 
   /// Sets all values, each as model::initialise does.
   void initialise(std::uint64_t seed);
 
   /// Reads all values, each as find_parameter finds it. A head of its own in the
-  /// file of a tied model is ignored only if it equals the embedding.
-  /// Errors: core::Error naming every parameter that is missing, has another shape, or is not the model's.
+  /// file of a tied model is ignored only if it equals the embedding. Errors: as check_weights.
   void load(const weights::Weights& weights);
 
-  /// To be called when values have changed, before the next pass: weights are packed for the device.
+  /// To be called when values have changed, before the next pass: packs the units that have a place.
   void values_changed();
 
   /// All gradients = 0.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <map>
+#include <array>
 #include <set>
 
 #include "kernels/core/copy.h"
@@ -12,11 +12,16 @@ namespace braise::model {
 namespace {
 
 using core::Category;
+using core::ConstTensorView;
 using core::Dtype;
 using core::RandomStream;
 using core::Shape;
 using core::Tensor;
 using core::TensorView;
+
+std::array<Linear*, 4> linears(Block& block) {
+  return {&block.qkv, &block.o, &block.up, &block.down};
+}
 
 }  // namespace
 
@@ -70,66 +75,103 @@ Value& Decoder::State::value_of(const ParameterSpec& spec) {
 
 void Decoder::State::make_parameters() {
   blocks.resize(static_cast<std::size_t>(config.layers));
+  for (Block& block : blocks) {
+    for (Linear* const linear : linears(block)) linear->outputs_first = config.family == Family::kLlama;
+  }
   const std::vector<ParameterSpec> specs = parameter_specs(config);
-  // How large each tensor is that holds several parameters: rows of them follow each other.
-  std::map<Value*, Shape> shapes;
   for (const ParameterSpec& spec : specs) {
-    Shape& shape = shapes[&value_of(spec)];
-    if (spec.offset == 0) {
-      shape = spec.shape;
-    } else {
-      shape = spec.shape.rank() == 1 ? Shape{shape[0] + spec.shape[0]} : Shape{shape[0] + spec.shape[0], shape[1]};
+    value_of(spec).is_there = true;
+    parameters.push_back({spec, {}, {}});
+  }
+  units = make_units(config, specs);
+  accumulators.resize(units.all.size());
+  if (settings.keeper != nullptr) return;
+  const auto hold = [&](int unit, Dtype dtype, Category category) {
+    return stream.arena().tensor(dtype, Shape{units.at(unit).elements}, category, units.at(unit).name);
+  };
+  for (int unit = 0; unit < units.size(); ++unit) {
+    if (units.at(unit).values) {
+      held_values.push_back(hold(unit, settings.compute, Category::kParameters));
+      place(unit, held_values.back().view, false);
+    }
+    if (settings.gradients) {
+      held_gradients.push_back(hold(unit, Dtype::kFloat32, Category::kGradients));
+      place(unit, held_gradients.back().view, true);
     }
   }
-  for (const ParameterSpec& spec : specs) {
-    Value& value = value_of(spec);
-    if (spec.offset == 0) {
-      const Shape& shape = shapes.at(&value);
-      value.value = stream.arena().tensor(settings.compute, shape, Category::kParameters, spec.name);
-      if (settings.gradients)
-        value.gradient = stream.arena().tensor(Dtype::kFloat32, shape, Category::kGradients, spec.name);
-    }
-    const auto part = [&](const TensorView& whole) {
-      const TensorView flat = whole.reshaped(Shape{whole.elements()});
-      return flat.slice(0, spec.offset, spec.offset + spec.shape.elements()).reshaped(spec.shape);
-    };
-    Parameter parameter{spec, part(value.value.view), {}};
-    if (settings.gradients) parameter.gradient = part(value.gradient.view);
-    parameters.push_back(parameter);
-  }
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    Block& block = blocks[i];
-    const std::string owner = "layer " + std::to_string(i);
-    make_packs(block.qkv, config.hidden, q_size() + 2 * kv_size(), owner + " qkv");
-    make_packs(block.o, q_size(), config.hidden, owner + " o");
-    make_packs(block.up, config.hidden, (config.gated ? 2 : 1) * config.intermediate, owner + " up");
-    make_packs(block.down, config.intermediate, config.hidden, owner + " down");
-  }
-  packed_head = linear::PackedMatrix(stream.arena(), settings.compute, config.hidden, config.vocabulary,
-                                     Category::kParameters, "head");
-  if (config.tied && settings.gradients) {
-    tied_head_gradient = stream.arena().tensor(Dtype::kFloat32, Shape{config.vocabulary, config.hidden},
-                                               Category::kGradients, "tied head");
-  }
-  if (!settings.gradients) return;
-  for (const Parameter& parameter : parameters) accumulators.push_back(parameter.gradient);
-  if (config.tied) accumulators.push_back(tied_head_gradient.view);
 }
 
-void Decoder::State::make_packs(Linear& linear, std::int64_t depth, std::int64_t columns, const std::string& owner) {
-  linear.outputs_first = config.family == Family::kLlama;
-  linear.forward = linear::PackedMatrix(stream.arena(), settings.compute, depth, columns, Category::kParameters, owner);
-  if (settings.gradients) {
-    linear.backward =
-        linear::PackedMatrix(stream.arena(), settings.compute, columns, depth, Category::kParameters, owner);
+void Decoder::State::place(int unit, const TensorView& memory, bool gradient) {
+  const Unit& placed = units.at(unit);
+  if (memory) {
+    core::require_tensor("place", placed.name.c_str(), memory, gradient ? Dtype::kFloat32 : settings.compute,
+                         Shape{placed.elements});
+    core::require(memory.contiguous(), "place", "the memory of a unit is not contiguous");
+  }
+  if (gradient) accumulators[static_cast<std::size_t>(unit)] = memory;
+  const auto part = [&](std::int64_t begin, const Shape& shape) {
+    return memory ? memory.slice(0, begin, begin + shape.elements()).reshaped(shape) : TensorView();
+  };
+  for (std::size_t i = 0; i < placed.places.size(); ++i) {
+    const Unit::Place& place = placed.places[i];
+    Parameter& parameter = parameters[place.parameter];
+    const ParameterSpec& spec = parameter.spec;
+    if (placed.values) (gradient ? parameter.gradient : parameter.value) = part(place.offset, spec.shape);
+    Value& value = value_at(unit, spec);
+    if (spec.offset > 0) continue;
+    // The rows of parameters that are used as one follow each other.
+    std::int64_t rows = 0;
+    for (const Unit::Place& other : placed.places) {
+      const ParameterSpec& its = parameters[other.parameter].spec;
+      if (&value_at(unit, its) == &value) rows += its.shape[0];
+    }
+    const Shape shape = spec.shape.rank() == 1 ? Shape{rows} : Shape{rows, spec.shape[1]};
+    (gradient ? value.gradient : value.value).view = part(place.offset, shape);
+  }
+}
+
+void Decoder::State::pack(linear::PackedMatrix& packed, const ConstTensorView& matrix, const std::string& owner) const {
+  if (packed.data() == nullptr) {
+    packed = linear::PackedMatrix(stream.arena(), settings.compute, matrix.extent(0), matrix.extent(1),
+                                  Category::kWorkspace, owner + " packed");
+  }
+  packed.pack(stream, matrix);
+}
+
+void Decoder::place_values(int unit, const TensorView& memory) {
+  state_->place(unit, memory, false);
+}
+
+void Decoder::place_gradients(int unit, const TensorView& memory) {
+  state_->place(unit, memory, true);
+}
+
+void Decoder::pack(int unit, const Packs& packs) {
+  State& s = *state_;
+  const std::string& owner = s.units.at(unit).name;
+  if (unit == s.units.end) s.pack(s.packed_head, s.head_value().value.view.transposed(0, 1), owner);
+  if (unit < s.units.first_block || unit >= s.units.end) return;
+  for (Linear* const linear : linears(s.blocks[static_cast<std::size_t>(unit - s.units.first_block)])) {
+    if (packs.forward) s.pack(linear->forward, linear->matrix(), owner);
+    if (packs.backward) s.pack(linear->backward, linear->matrix().transposed(0, 1), owner);
+  }
+}
+
+void Decoder::drop_packs(int unit) {
+  State& s = *state_;
+  if (unit == s.units.end) s.packed_head = {};
+  if (unit < s.units.first_block || unit >= s.units.end) return;
+  for (Linear* const linear : linears(s.blocks[static_cast<std::size_t>(unit - s.units.first_block)])) {
+    linear->forward = {};
+    linear->backward = {};
   }
 }
 
 void initialise(core::Stream& stream, const TensorView& value, const ParameterSpec& spec, const Config& config,
-                std::uint64_t seed) {
+                std::uint64_t seed, std::int64_t first) {
   if (spec.initial == Initial::kNormal) {
     const RandomStream random(seed, core::Purpose::kInitialisation, core::name_hash(spec.name));
-    core::fill_normal(stream, value, random, 0, 0.0f, static_cast<float>(spec.std));
+    core::fill_normal(stream, value, random, static_cast<std::uint64_t>(first), 0.0f, static_cast<float>(spec.std));
   } else {
     const double one = 1 - config.norm_offset;
     core::fill(stream, value, spec.initial == Initial::kOnes ? static_cast<float>(one) : 0.0f);
@@ -152,15 +194,15 @@ const weights::TensorInfo* find_parameter(const weights::Weights& weights, const
   return nullptr;
 }
 
-void Decoder::load(const weights::Weights& weights) {
+void check_weights(const weights::Weights& weights, const Config& config) {
   std::string problems;
   std::set<std::string> used;
-  for (const Parameter& parameter : state_->parameters) {
-    const weights::TensorInfo* const found = find_parameter(weights, parameter.spec);
+  for (const ParameterSpec& spec : parameter_specs(config)) {
+    const weights::TensorInfo* const found = find_parameter(weights, spec);
     if (found == nullptr) {
-      problems += "\n  " + parameter.spec.name + " is missing";
-    } else if (found->shape != parameter.spec.shape) {
-      problems += "\n  " + found->name + " is " + found->shape.text() + ", not " + parameter.spec.shape.text();
+      problems += "\n  " + spec.name + " is missing";
+    } else if (found->shape != spec.shape) {
+      problems += "\n  " + found->name + " is " + found->shape.text() + ", not " + spec.shape.text();
     } else {
       used.insert(found->name);
     }
@@ -169,11 +211,15 @@ void Decoder::load(const weights::Weights& weights) {
     // Old GPT-2 files hold the causal mask, and Llama files the frequencies, as if they were weights.
     const bool constant = tensor.name.ends_with(".attn.bias") || tensor.name.ends_with(".attn.masked_bias") ||
                           tensor.name.ends_with("rotary_emb.inv_freq");
-    const bool tied_head = tensor.name == "lm_head.weight" && state_->config.tied;
+    const bool tied_head = tensor.name == "lm_head.weight" && config.tied;
     if (!used.contains(tensor.name) && !constant && !tied_head)
       problems += "\n  " + tensor.name + " is not the model's";
   }
   if (!problems.empty()) throw core::Error("weights that do not fit the model:" + problems);
+}
+
+void Decoder::load(const weights::Weights& weights) {
+  check_weights(weights, state_->config);
   for (const Parameter& parameter : state_->parameters) {
     weights.read(state_->stream, find_parameter(weights, parameter.spec)->name, parameter.value);
   }
@@ -191,18 +237,18 @@ void Decoder::load(const weights::Weights& weights) {
 
 void Decoder::values_changed() {
   State& s = *state_;
-  for (Block& block : s.blocks) {
-    for (Linear* const linear : {&block.qkv, &block.o, &block.up, &block.down}) {
-      linear->forward.pack(s.stream, linear->matrix());
-      if (s.settings.gradients) linear->backward.pack(s.stream, linear->matrix().transposed(0, 1));
-    }
+  for (int unit = 0; unit < s.units.size(); ++unit) {
+    const Unit& changed = s.units.at(unit);
+    if (!changed.values || !s.parameters[changed.places.front().parameter].value) continue;
+    pack(unit, {.forward = true, .backward = s.settings.gradients});
   }
-  s.packed_head.pack(s.stream, s.head_value().value.view.transposed(0, 1));
 }
 
 void Decoder::zero_gradients() {
   core::require(state_->settings.gradients, "zero_gradients", "the decoder has none");
-  for (const TensorView& accumulator : state_->accumulators) core::fill(state_->stream, accumulator, 0.0f);
+  for (const TensorView& accumulator : state_->accumulators) {
+    if (accumulator) core::fill(state_->stream, accumulator, 0.0f);
+  }
 }
 
 }  // namespace braise::model

@@ -19,11 +19,15 @@ namespace braise::model {
 /// Where dropout happens, within a layer (or, with layer 0's first, before all).
 enum class Site : std::uint64_t { kAttention, kAfterAttention, kAfterFeedForward, kEmbedding };
 
-/// A parameter, or several that are used as one.
+/// A parameter, or several that are used as one, where their unit's memory has a place.
 struct Value {
-  core::Tensor value;
-  core::Tensor gradient;
-  explicit operator bool() const { return static_cast<bool>(value.view); }
+  struct Placed {
+    core::TensorView view;
+  };
+  Placed value;
+  Placed gradient;
+  bool is_there = false;  ///< whether the model has it
+  explicit operator bool() const { return is_there; }
 };
 
 /// A weight of a product y = x w, K x N, and its bias.
@@ -92,14 +96,16 @@ struct Decoder::State {
   const Config config;
   const DecoderSettings settings;
   std::vector<Parameter> parameters;
-  std::vector<core::TensorView> accumulators;
+  Units units;
+  std::vector<core::TensorView> accumulators;             ///< by unit
+  std::vector<core::Tensor> held_values, held_gradients;  ///< by unit, where there is no keeper
 
   Value tokens;
   Value positions;
   std::vector<Block> blocks;
   NormParameters final_norm;
-  Value head;                       ///< of models that are not tied
-  core::Tensor tied_head_gradient;  ///< of those that are
+  Value head;       ///< of models that are not tied
+  Value tied_head;  ///< of those that are: its gradient
   linear::PackedMatrix packed_head;
   attention::RopeTable rope;
   std::int64_t rope_positions = 0;
@@ -118,11 +124,31 @@ struct Decoder::State {
   std::int64_t q_size() const { return config.heads * config.head_size; }
   std::int64_t kv_size() const { return config.kv_heads * config.head_size; }
   const Value& head_value() const { return config.tied ? tokens : head; }
-  core::TensorView head_gradient() const { return config.tied ? tied_head_gradient.view : head.gradient.view; }
+  core::TensorView head_gradient() const { return (config.tied ? tied_head : head).gradient.view; }
 
   void make_parameters();
   Value& value_of(const ParameterSpec& spec);
-  void make_packs(Linear& linear, std::int64_t depth, std::int64_t columns, const std::string& owner);
+  /// The value that a place of a unit is of.
+  Value& value_at(int unit, const ParameterSpec& spec) { return unit == units.tied_head ? tied_head : value_of(spec); }
+  void place(int unit, const core::TensorView& memory, bool gradient);
+  void pack(linear::PackedMatrix& packed, const core::ConstTensorView& matrix, const std::string& owner) const;
+  int unit_of(std::size_t layer) const { return units.first_block + static_cast<int>(layer); }
+
+  // What the keeper is told.
+  void need_values(int unit, const Packs& packs) const {
+    if (settings.keeper != nullptr) settings.keeper->need_values(unit, packs);
+  }
+  void values_used(int unit) const {
+    if (settings.keeper != nullptr) settings.keeper->values_used(unit);
+  }
+  void need_gradients(int unit) const {
+    if (settings.keeper != nullptr) settings.keeper->need_gradients(unit);
+  }
+  void gradients_added(int unit) const {
+    if (settings.keeper != nullptr) settings.keeper->gradients_added(unit);
+  }
+  void need_end(const Packs& packs) const;
+  void end_used() const;
 
   core::Tensor activation(const core::Shape& shape, core::Dtype dtype, const std::string& owner) const {
     return stream.arena().tensor(dtype, shape, core::Category::kActivations, owner);

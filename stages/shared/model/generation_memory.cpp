@@ -46,7 +46,7 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
   for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, up}, {f, c}}) {
     packed += config.layers * packed_elements(depth, columns);
   }
-  memory.parameters = size * (config.parameter_count() + packed);
+  memory.parameters = size * config.parameter_count();
   memory.kv = kv_cache_bytes(config, compute, shape.sequences, shape.positions);
 
   // All of one block: see decoder_block.cpp. Then the last rows of each sequence.
@@ -70,7 +70,7 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
   const std::int64_t product = shape.threads * kTileRows * (kTileColumns * kFloatBytes + std::max({c, q, f}) * size);
   constexpr std::int64_t kRankedBytes = 12;
   const std::int64_t sampling = shape.threads * config.vocabulary * kRankedBytes;
-  memory.workspace = std::max({attention, product, sampling});
+  memory.workspace = size * packed + std::max({attention, product, sampling});
   if (config.rope) memory.workspace += shape.positions * config.rope->rotary * kFloatBytes;
   return memory;
 }

@@ -22,10 +22,10 @@ struct GenerationShape {
 /// What a decoder without gradients, its cache and its passes hold at most, in bytes by ledger category, where a
 /// processor multiplies the compute dtype as it is.
 struct GenerationMemory {
-  std::int64_t parameters = 0;  ///< with the copies packed for products
+  std::int64_t parameters = 0;
   std::int64_t kv = 0;
   std::int64_t activations = 0;  ///< with the logits
-  std::int64_t workspace = 0;
+  std::int64_t workspace = 0;    ///< with the copies of weights packed for products
 };
 
 GenerationMemory generation_memory(const Config& config, core::Dtype compute, const GenerationShape& shape);

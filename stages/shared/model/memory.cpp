@@ -51,7 +51,8 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
   for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, up}, {f, c}}) {
     packed += packed_elements(depth, columns) + packed_elements(columns, depth);
   }
-  memory.parameters = size * (parameters + config.layers * packed + packed_elements(c, config.vocabulary));
+  packed = config.layers * packed + packed_elements(c, config.vocabulary);
+  memory.parameters = size * parameters;
   memory.gradients = kFloatBytes * (parameters + (config.tied ? config.vocabulary * c : 0));
 
   // What a block keeps: see decoder_block.cpp.
@@ -75,7 +76,7 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
 
   const std::int64_t loss = tokens * (kLossColumns * size + c * kFloatBytes + c * size);
   const std::int64_t tile = threads * (std::int64_t{128} * 256 * kFloatBytes + 128 * std::max({c, q, up, f}) * size);
-  memory.workspace = loss + tile;
+  memory.workspace = size * packed + loss + tile;
   return memory;
 }
 

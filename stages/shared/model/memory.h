@@ -11,10 +11,10 @@ namespace braise::model {
 
 /// What a decoder holds at most, in bytes by ledger category, where a processor multiplies the compute dtype as it is.
 struct DecoderMemory {
-  std::int64_t parameters = 0;   ///< with the copies packed for products
+  std::int64_t parameters = 0;
   std::int64_t gradients = 0;    ///< one accumulator of each
   std::int64_t activations = 0;  ///< of forward and backward pass
-  std::int64_t workspace = 0;
+  std::int64_t workspace = 0;    ///< with the copies of weights packed for products
 };
 
 /// The memory of training steps on B sequences of T tokens with `threads` threads.
