@@ -196,10 +196,10 @@ class Collectives::Engine {
   std::string where(const char* operation) const { return axis_ + " axis: " + operation; }
 
   Workspace& workspace() {
-    if (!workspace_.blocks) {
+    if (!workspace_.block) {
       const std::string owner = axis_ + " sums";
       workspace_.slots = arena_.allocate(2 * (size_ - 1) * slot_bytes(size_), core::Category::kCommunication, owner);
-      workspace_.blocks = arena_.allocate(size_ * SumOperation::kBlock * 4, core::Category::kCommunication, owner);
+      workspace_.block = arena_.allocate(SumOperation::kBlock * 4, core::Category::kCommunication, owner);
     }
     return workspace_;
   }
@@ -362,7 +362,7 @@ Traffic Collectives::traffic() const {
 }
 
 std::int64_t Collectives::workspace_bytes(int ranks) {
-  return 2 * (ranks - 1) * slot_bytes(ranks) + ranks * SumOperation::kBlock * 4;
+  return 2 * (ranks - 1) * slot_bytes(ranks) + SumOperation::kBlock * 4;
 }
 
 namespace {

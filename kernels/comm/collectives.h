@@ -66,10 +66,9 @@ struct Traffic {
 /// or bf16, one dtype in an operation, contiguous, on the CPU; what computes them must be done before the call. Of
 /// several tensors the elements count as if they lay one after another. `category`: what the bytes are counted as.
 ///
-/// Sums are taken in fp32 by a pairwise tree over the ranks, (x[0] + x[1]) + (x[2] + x[3]) + ..., a rank without a
-/// partner going up as it is, and rounded once, to the dtype of the result. So where each rank gives the tree of an
-/// aligned power-of-two block of terms, the result is the tree of all of them, whatever the number of ranks; bf16 terms
-/// are rounded before they are sent, so their result depends on how many terms a rank has summed.
+/// Sums are taken by a pairwise tree over the ranks, (x[0] + x[1]) + (x[2] + x[3]) + ..., a rank without a partner going
+/// up as it is; each of these sums is rounded to the tensors' dtype, as core::add does. So where each rank gives the
+/// tree of an aligned power-of-two block of terms, the result is the tree of all of them, whatever the number of ranks.
 ///
 /// Errors: core::Error, at the call for arguments that cannot be, in Pending for what other ranks do.
 /// Calls come from one thread at a time.

@@ -168,19 +168,15 @@ void SumOperation::sum_round() {
     const std::int64_t count = std::min(kBlock, end - first);
     for (int r = 0; r < work_.ranks; ++r) {
       core::TensorView& term = terms[static_cast<std::size_t>(r)];
-      term = workspace_.blocks.view(core::Dtype::kFloat32, core::Shape{count}, r * kBlock * 4);
       if (r == rank_) {
+        term = workspace_.block.view(dtype, core::Shape{count}, 0);
         work_.mine.for_each(first, first + count, [&](const core::TensorView& piece, std::int64_t offset) {
           core::copy(stream_, term.slice(0, offset, offset + piece.elements()), piece);
         });
-        continue;
-      }
-      const core::TensorView received(slot(workspace_, rank_, r, summed_, slot_bytes), dtype, core::Shape{work_.round});
-      const core::TensorView part = received.slice(0, first - begin, first - begin + count);
-      if (dtype == core::Dtype::kFloat32) {
-        term = part;
       } else {
-        core::copy(stream_, term, part);
+        const core::TensorView received(slot(workspace_, rank_, r, summed_, slot_bytes), dtype,
+                                        core::Shape{work_.round});
+        term = received.slice(0, first - begin, first - begin + count);
       }
     }
     for (int distance = 1; distance < work_.ranks; distance *= 2) {

@@ -198,10 +198,10 @@ class BroadcastOperation final : public Operation {
   std::vector<Chain> chains_, passing_;
 };
 
-/// Memory of sums: two slots for each other rank, and a block of fp32 for each rank.
+/// Memory of sums: two slots for each other rank, and a block for this one.
 struct Workspace {
   core::Buffer slots;
-  core::Buffer blocks;
+  core::Buffer block;
 };
 
 /// This rank's part of a sum over ranks, and, of an all-reduce, everybody's results.

@@ -165,13 +165,14 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   if (!lanes || !described) return result;  // a model that is taken from elsewhere is not known yet
   const model::DecoderMemory memory = model::training_memory(*described, settings.compute, settings.checkpointing(),
                                                              settings.micro, settings.sequence, resources.threads);
-  std::int64_t copies = 1;
-  for (std::int64_t width = 1; width < lanes->lanes_per_rank; width *= 2) ++copies;
+  std::int64_t waiting = 0;
+  for (std::int64_t width = 1; width < lanes->lanes_per_rank; width *= 2) ++waiting;
+  const std::int64_t sums = waiting * (memory.gradients / 4) * (core::bits(settings.gradients) / 8);
   const std::int64_t parameters = described->parameter_count();
   const std::int64_t moments = settings.optimizer.state_tensors();
   const auto bytes = [](std::int64_t value) { return static_cast<std::uint64_t>(value); };
   result.memory_bytes_per_rank["parameters"] = bytes(memory.parameters);
-  result.memory_bytes_per_rank["gradients"] = bytes(copies * memory.gradients);
+  result.memory_bytes_per_rank["gradients"] = bytes(memory.gradients + sums);
   if (settings.compute != core::Dtype::kFloat32) result.memory_bytes_per_rank["master"] = bytes(4 * parameters);
   if (moments > 0) result.memory_bytes_per_rank["optimizer"] = bytes(4 * moments * parameters);
   result.memory_bytes_per_rank["activations"] = bytes(memory.activations);

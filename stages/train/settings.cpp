@@ -115,6 +115,7 @@ Settings::Settings(const nlohmann::json& config)
   z_loss = config.at("loss").at("z_loss");
   const nlohmann::json& precision = config.at("precision");
   compute = core::dtype_named(precision.at("compute").get<std::string>()).value();
+  gradients = core::dtype_named(precision.at("gradients").get<std::string>()).value();
   loss_scale = loss_scale_of(precision.at("loss_scale"));
   const std::string nan = config.at("on_nan");
   on_nan = nan == "stop" ? OnNan::kStop : nan == "skip" ? OnNan::kSkip : OnNan::kRollback;

@@ -78,6 +78,7 @@ struct Settings {
   float label_smoothing = 0;
   float z_loss = 0;
   core::Dtype compute = core::Dtype::kBfloat16;
+  core::Dtype gradients = core::Dtype::kFloat32;  ///< of the sums of lanes
   LossScaleSettings loss_scale;
   OnNan on_nan = OnNan::kStop;
   std::string tier;                      ///< "auto", or a tier's name

@@ -76,7 +76,7 @@ Trainer::Trainer(core::Stream& stream, comm::Communicator& comm, const model::Co
       decoder_(stream, config,
                {.compute = settings.compute, .gradients = true, .checkpointing = settings.checkpointing()}),
       optimizer_(stream, decoder_, settings.optimizer, rules_of(config, settings)),
-      gradients_(stream, decoder_.accumulators(), lanes.lanes_per_rank),
+      gradients_(stream, decoder_.accumulators(), lanes.lanes_per_rank, settings.gradients),
       loss_scale_(settings.loss_scale) {
   const Shape shape{settings.micro, settings.sequence};
   losses_ = stream.arena().tensor(Dtype::kFloat32, shape, Category::kActivations, "loss");

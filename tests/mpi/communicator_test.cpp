@@ -5,7 +5,6 @@
 #include <array>
 #include <catch2/catch.hpp>
 
-#include "kernels/comm/all_reduce.h"
 #include "kernels/comm/collectives.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/core/arena.h"
@@ -82,7 +81,6 @@ TEST_CASE("a rank of the sum's test", "[.sum]") {
     const auto comm = mpi();
     core::MemoryLedger ledger;
     core::Arena arena(core::kCpu, core::Space::kDevice, ledger);
-    const auto stream = core::make_stream(arena);
     // More than a round takes, an empty tensor, one smaller than the number of ranks.
     const std::vector<std::int64_t> sizes{(std::int64_t{5} << 20) + 17, 0, 2, 4097};
     std::vector<core::Tensor> memory;
@@ -95,7 +93,7 @@ TEST_CASE("a rank of the sum's test", "[.sum]") {
         tensors.back().data<float>()[i] = given(comm->rank(), t, i);
       }
     }
-    all_reduce_sum(*comm, *stream, tensors);
+    Collectives(*comm, arena, "data").all_reduce_sum(tensors, core::Category::kGradients).wait();
     std::int64_t wrong = 0;
     for (int t = 0; t < static_cast<int>(sizes.size()); ++t) {
       for (std::int64_t i = 0; i < tensors[static_cast<std::size_t>(t)].elements(); ++i) {

@@ -85,7 +85,9 @@ float tree(Dtype dtype, int ranks, std::int64_t i) {
   const std::span<float> terms = std::span(all).first(static_cast<std::size_t>(ranks));
   for (int r = 0; r < ranks; ++r) terms[static_cast<std::size_t>(r)] = given(dtype, r, i);
   for (std::size_t distance = 1; distance < terms.size(); distance *= 2) {
-    for (std::size_t r = 0; r + distance < terms.size(); r += 2 * distance) terms[r] += terms[r + distance];
+    for (std::size_t r = 0; r + distance < terms.size(); r += 2 * distance) {
+      terms[r] = rounded_to(dtype, terms[r] + terms[r + distance]);
+    }
   }
   return terms[0];
 }

@@ -3,9 +3,12 @@
 
 #include <catch2/catch.hpp>
 #include <optional>
+#include <vector>
 
-#include "kernels/core/add.h"
+#include "kernels/core/error.h"
+#include "kernels/core/half.h"
 #include "stages/train/settings.h"
+#include "tests/support/thread_ranks.h"
 
 namespace braise::train {
 namespace {
@@ -49,37 +52,72 @@ float term(std::int64_t lane, std::int64_t i) {
   return 1.0f / static_cast<float>(3 + lane * 7 + i) * (lane % 3 == 0 ? 1e4f : 1.0f);
 }
 
-TEST_CASE("lanes are added by a pairwise tree, whatever part of it a rank has") {
-  core::MemoryLedger ledger;
-  core::Arena arena(core::kCpu, core::Space::kDevice, ledger);
-  const auto stream = core::make_stream(arena);
-  constexpr std::int64_t kElements = 5;
-  const auto sum_of = [&](std::int64_t begin, std::int64_t end) {
-    core::Tensor tensor = arena.tensor(core::Dtype::kFloat32, core::Shape{kElements}, core::Category::kGradients, "g");
-    const std::vector<core::TensorView> accumulators{tensor.view};
-    GradientLanes lanes(*stream, accumulators, end - begin);
-    for (int repeat = 0; repeat < 2; ++repeat) {  // the second step must not see the first
-      lanes.begin();
-      for (std::int64_t lane = begin; lane < end; ++lane) {
-        for (std::int64_t i = 0; i < kElements; ++i) {
-          CHECK(tensor.view.data<float>()[i] == 0);
-          tensor.view.data<float>()[i] += term(lane, i);
-        }
-        lanes.lane_done();
-      }
-    }
-    const float* const values = tensor.view.data<float>();
-    return std::vector<float>(values, values + kElements);
-  };
-  const std::vector<float> whole = sum_of(0, 8);
-  const std::vector<float> left = sum_of(0, 4), right = sum_of(4, 8);
-  for (std::int64_t i = 0; i < kElements; ++i) {
-    const auto t = [&](std::int64_t lane) { return term(lane, i); };
-    const auto at = static_cast<std::size_t>(i);
-    CHECK(whole[at] == ((t(0) + t(1)) + (t(2) + t(3))) + ((t(4) + t(5)) + (t(6) + t(7))));
-    CHECK(whole[at] == left[at] + right[at]);
+/// Rounded to the dtype.
+float in(core::Dtype dtype, float value) {
+  return dtype == core::Dtype::kFloat32 ? value : core::to_float(core::to_bfloat16(value));
+}
+
+constexpr std::int64_t kElements = 700;
+
+/// The sum of lanes [begin, end) on one rank, in the order of the definition.
+std::vector<float> tree(std::int64_t begin, std::int64_t end, core::Dtype dtype) {
+  std::vector<float> sum;
+  if (end - begin == 1) {
+    for (std::int64_t i = 0; i < kElements; ++i) sum.push_back(in(dtype, term(begin, i)));
+    return sum;
   }
-  CHECK(sum_of(3, 4)[0] == term(3, 0));
+  sum = tree(begin, (begin + end) / 2, dtype);
+  const std::vector<float> right = tree((begin + end) / 2, end, dtype);
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] = in(dtype, sum[i] + right[i]);
+  return sum;
+}
+
+TEST_CASE("lanes are added by a pairwise tree, whatever part of it a rank has, in fp32 and bf16") {
+  for (const core::Dtype dtype : {core::Dtype::kFloat32, core::Dtype::kBfloat16}) {
+    for (const int ranks : {1, 2, 4, 8}) {
+      INFO(core::name(dtype) << " on " << ranks << " ranks");
+      std::vector<std::vector<float>> sums(static_cast<std::size_t>(ranks));
+      std::vector<std::int64_t> held(sums.size());
+      test::with_ranks(ranks, [&](comm::Communicator& comm) {
+        core::MemoryLedger ledger;
+        core::Arena arena(core::kCpu, core::Space::kDevice, ledger);
+        const auto stream = core::make_stream(arena);
+        const core::Shape shapes[] = {core::Shape{5}, core::Shape{kElements - 5}};
+        std::vector<core::Tensor> tensors;
+        std::vector<core::TensorView> accumulators;
+        for (const core::Shape& shape : shapes) {
+          tensors.push_back(arena.tensor(core::Dtype::kFloat32, shape, core::Category::kParameters, "g"));
+          accumulators.push_back(tensors.back().view);
+        }
+        const auto element = [&](std::int64_t i) -> float& {
+          return i < 5 ? accumulators[0].data<float>()[i] : accumulators[1].data<float>()[i - 5];
+        };
+        const std::int64_t mine = 8 / ranks;
+        GradientLanes lanes(*stream, accumulators, mine, dtype);
+        for (int repeat = 0; repeat < 2; ++repeat) {  // the second step must not see the first
+          lanes.begin();
+          for (std::int64_t lane = comm.rank() * mine; lane < (comm.rank() + 1) * mine; ++lane) {
+            for (std::int64_t i = 0; i < kElements; ++i) {
+              if (element(i) != 0) throw core::Error("an accumulator is not zero");
+              element(i) += term(lane, i);
+            }
+            lanes.lane_done();
+          }
+          lanes.exchange(comm);
+        }
+        const auto rank = static_cast<std::size_t>(comm.rank());
+        for (std::int64_t i = 0; i < kElements; ++i) sums[rank].push_back(element(i));
+        held[rank] = ledger.peak_bytes(core::Space::kDevice, core::Category::kGradients);
+      });
+      const std::vector<float> expected = tree(0, 8, dtype);
+      for (const std::vector<float>& sum : sums) CHECK(sum == expected);
+      // log2(lanes of a rank) sums wait, each in two allocations, which are rounded up.
+      const std::int64_t waiting = ranks == 1 ? 3 : ranks == 2 ? 2 : ranks == 4 ? 1 : 0;
+      const std::int64_t bytes = waiting * kElements * core::bits(dtype) / 8;
+      CHECK(held[0] >= bytes);
+      CHECK(held[0] <= bytes + 2 * waiting * 256);
+    }
+  }
 }
 
 }  // namespace

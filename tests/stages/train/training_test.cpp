@@ -46,10 +46,29 @@ TEST_CASE("weights and losses have the same bits on 1, 2, 4 and 8 ranks, whateve
   same("saving", {"checkpoint.every=1", "validation.every=2", "trace=[2,3]"}, {.ranks = 2});
 }
 
+TEST_CASE("gradients rounded to bf16 have the same bits on 1, 2, 4 and 8 ranks, and others than in fp32") {
+  const Trial trial;
+  const json config = trial.config({"precision.gradients=bf16", "model.tied=true"});
+  const Trained alone = trial.run("1-alone", config);
+  INFO(alone.error << alone.log);
+  REQUIRE(alone.losses.size() == 6);
+  for (const int ranks : {2, 4, 8}) {
+    const Trained other = trial.run("1-ranks" + std::to_string(ranks), config, {.ranks = ranks});
+    INFO(other.error);
+    CHECK(other.losses == alone.losses);
+    CHECK(other.weights() == alone.weights());
+  }
+  const Trained whole = trial.run("1-fp32", trial.config({"model.tied=true"}));
+  CHECK(whole.losses.front() == alone.losses.front());
+  CHECK(whole.losses.back() != alone.losses.back());
+  CHECK(last_loss(alone) == Approx(last_loss(whole)).epsilon(0.01));
+}
+
 TEST_CASE("a training of every precision and optimizer learns, and is stopped and resumed to the same bits") {
   const Trial trial;
   const std::vector<std::vector<std::string>> kinds{
       {"precision.compute=bf16"},
+      {"precision.gradients=bf16"},
       {"precision.compute=fp32", "model.family=gpt2", "model.kv_heads=0", "model.dropout.residual=0.1",
        "model.dropout.attention=0.1", "model.dropout.embedding=0.1"},
       {"precision.compute=fp16", "precision.loss_scale.interval=2"},
