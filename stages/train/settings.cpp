@@ -107,7 +107,6 @@ Settings::Settings(const nlohmann::json& config)
   global = config.at("batch").at("global");
   micro = config.at("batch").at("micro");
   lanes = config.at("numerics").at("lanes");
-  tier = config.at("numerics").at("tier");
   steps = config.at("steps");
   tokens = config.at("tokens");
   epochs = config.at("epochs");

@@ -81,7 +81,6 @@ struct Settings {
   core::Dtype gradients = core::Dtype::kFloat32;  ///< of the sums of lanes
   LossScaleSettings loss_scale;
   OnNan on_nan = OnNan::kStop;
-  std::string tier;                      ///< "auto", or a tier's name
   std::string activation_checkpointing;  ///< "none", "attention", "half", "all"
   std::vector<std::string> freeze;
   std::int64_t validate_every = 0;

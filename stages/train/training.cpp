@@ -73,7 +73,7 @@ Training::Training(stages::StageContext& context)
 }
 
 stages::Ending Training::run(stages::Outputs& outputs) {
-  choose_tier();
+  compare_tiers();
   open_data();
   begin_state();
   begin_telemetry();
@@ -93,31 +93,8 @@ stages::Ending Training::run(stages::Outputs& outputs) {
   return stages::Ending::completed;
 }
 
-/// The instructions that products are computed with decide their bits: all ranks have the same, and a training that
-/// goes on keeps those it began with where this processor has them.
-void Training::choose_tier() {
-  std::string wanted = settings_.tier;
-  const std::vector<checkpoint::Candidate> candidates = checkpoint::find_checkpoints(context_.earlier_attempts());
-  if (wanted == "auto" && !candidates.empty()) {
-    try {
-      wanted = checkpoint::Checkpoint(candidates.front().folder).metadata().value("tier", "auto");
-    } catch (const core::Error&) {
-      // Loading will say what is wrong with it.
-    }
-  }
-  if (wanted != "auto") {
-    const core::Tier tier = core::tier_named(wanted).value();
-    if (tier <= core::detected_tier()) {
-      core::pin_tier(tier);
-    } else if (settings_.tier != "auto") {
-      throw core::Error("numerics.tier is " + wanted + ", which this processor lacks: it has " +
-                        std::string(core::name(core::detected_tier())) + "; run on another machine, or pin that");
-    } else {
-      context_.log("the training began on instruction-set tier " + wanted +
-                   ", which this processor lacks: from here on its bits are those of " +
-                   std::string(core::name(core::detected_tier())));
-    }
-  }
+/// The instructions that products are computed with decide their bits: all ranks must have the same.
+void Training::compare_tiers() {
   const std::string mine(core::name(linear::settle_tier()));
   for (const std::string& theirs : comm_.all_gather(mine)) {
     if (theirs != mine) {
@@ -125,7 +102,6 @@ void Training::choose_tier() {
                         ", and would not compute the same bits; pin one that all have with numerics.tier");
     }
   }
-  context_.log("instruction-set tier " + mine);
 }
 
 void Training::open_data() {

@@ -31,7 +31,7 @@ class Training {
 
  private:
   // Beginning.
-  void choose_tier();
+  void compare_tiers();
   void open_data();
   model::Config model_config();
   void begin_state();

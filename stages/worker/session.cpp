@@ -16,6 +16,7 @@
 
 #include "kernels/comm/communicator.h"
 #include "kernels/core/error.h"
+#include "kernels/linear/tier.h"
 #include "stages/registry.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
@@ -27,6 +28,7 @@
 #include "stages/worker/outputs.h"
 #include "stages/worker/rank_log.h"
 #include "stages/worker/stage_table.h"
+#include "stages/worker/tier.h"
 #include "stages/worker/versions.h"
 
 namespace braise::worker {
@@ -95,6 +97,10 @@ void Session::run(int provided_level) {
   omp_set_dynamic(0);
   omp_set_num_threads(job_.resources.threads);
 
+  core::pin_tier(choose_tier(job_, attempt_, rank_, [this](const std::string& text) { log_->info(text); }));
+  const std::string tier(core::name(linear::settle_tier()));
+  log_->info("instruction-set tier " + tier);
+  const std::vector<std::string> tiers = comm_->all_gather(tier);
   if (rank_ == 0) {
     journal_.emplace(attempt_, job_.job);
     nlohmann::json hosts = nlohmann::json::array(), pids = nlohmann::json::array();
@@ -102,8 +108,11 @@ void Session::run(int provided_level) {
       hosts.push_back(facts.host);
       pids.push_back(facts.pid);
     }
-    journal_->append("worker_started",
-                     {{"ranks", comm_->size()}, {"hosts", hosts}, {"pids", pids}, {"threads", job_.resources.threads}});
+    journal_->append("worker_started", {{"ranks", comm_->size()},
+                                        {"hosts", hosts},
+                                        {"pids", pids},
+                                        {"tiers", tiers},
+                                        {"threads", job_.resources.threads}});
   }
   finish(work());
   comm_.reset();

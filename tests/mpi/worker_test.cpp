@@ -11,6 +11,7 @@
 #include <valijson/schema_parser.hpp>
 #include <valijson/validator.hpp>
 
+#include "kernels/core/tier.h"
 #include "schemas/schemas.h"
 #include "stages/api/heartbeat.h"
 #include "stages/shared/hdf5/hdf5_file.h"
@@ -126,6 +127,8 @@ TEST_CASE("token files are the same to the byte on 1, 2 and 4 ranks") {
     for (const nlohmann::json& event : events) CHECK(is_valid("event.schema.json", event));
     CHECK(events[0].at("event") == "worker_started");
     CHECK(events[0].at("pids").size() == static_cast<std::size_t>(ranks));
+    CHECK(events[0].at("tiers") == std::vector<std::string>(static_cast<std::size_t>(ranks),
+                                                            std::string(core::name(core::detected_tier()))));
     CHECK(events[0].at("attempt") == 1);
     CHECK(events[0].at("token") == "000001");
     const io::JsonLines metrics = io::read_json_lines(attempt / "metrics.jsonl");

@@ -76,7 +76,11 @@ json stage_completed(const AttemptName& name) {
 }
 json worker_started(const AttemptName& name) {
   return attempt_event("worker_started", name,
-                       {{"ranks", 2}, {"hosts", {"h", "h"}}, {"pids", {11, 12}}, {"threads", 1}});
+                       {{"ranks", 2},
+                        {"hosts", {"h", "h"}},
+                        {"pids", {11, 12}},
+                        {"tiers", {"avx2", "avx2"}},
+                        {"threads", 1}});
 }
 json session(int number) {
   return sample_event("runner_started", {{"session", number}, {"pid", 7}, {"host", "h"}, {"command", {"braise"}}});

@@ -42,6 +42,7 @@ class Played : public launch::Launched {
       say("worker_started", {{"ranks", order.ranks},
                              {"hosts", std::vector<std::string>(static_cast<std::size_t>(order.ranks), "here")},
                              {"pids", std::vector<int>(static_cast<std::size_t>(order.ranks), 1)},
+                             {"tiers", std::vector<std::string>(static_cast<std::size_t>(order.ranks), "avx2")},
                              {"threads", order.threads}});
     }
     const bool for_ever = part_.end == End::hangs || part_.end == End::goes_silent || part_.end == End::never_starts;

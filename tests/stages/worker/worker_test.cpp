@@ -24,6 +24,7 @@
 #include "stages/worker/rank_log.h"
 #include "stages/worker/signals.h"
 #include "stages/worker/stage_table.h"
+#include "stages/worker/tier.h"
 #include "stages/worker/versions.h"
 #include "tests/support/support.h"
 
@@ -119,6 +120,53 @@ TEST_CASE("an attempt's journal has its events in order, and is begun once only"
   }
   CHECK_THROWS_WITH(JobJournal(attempt, "pre.3"), Contains("this attempt has been started before"));
   CHECK(io::read_json_lines(attempt.journal).objects.size() == 2);
+}
+
+/// Of an attempt numbered 3 after the attempts 1 and 2, of which the second never came to start.
+core::Tier chosen(const TemporaryFolder& folder, const std::string& recorded, const nlohmann::json& config,
+                  std::string& log, int rank = 0) {
+  const fs::path job_file = folder.path() / "jobs/pre.3/job.yaml";
+  const auto attempt = [&](const std::string& name) {
+    return attempt_at(job_file, make_attempt(folder, name), "pre.3");
+  };
+  JobJournal(attempt("1-aaaaaa"), "pre.3").append("worker_started", {{"tiers", {recorded, "baseline"}}});
+  attempt("2-bbbbbb");
+  stages::JobSpec job;
+  job.job = "pre.3";
+  job.config = config;
+  return choose_tier(job, attempt("3-cccccc"), rank, [&](const std::string& line) { log += line + "\n"; });
+}
+
+TEST_CASE("a worker goes on with the instruction-set tier of the attempt before") {
+  const TemporaryFolder folder;
+  std::string log;
+  CHECK(chosen(folder, "avx2", nlohmann::json::object(), log) == std::min(core::Tier::kAvx2, core::detected_tier()));
+  CHECK(log.empty());
+}
+
+TEST_CASE("each rank goes on with its own tier, and one more with the last's") {
+  const TemporaryFolder folder;
+  std::string log;
+  CHECK(chosen(folder, "avx2", {{"numerics", {{"tier", "auto"}}}}, log, 2) == core::Tier::kBaseline);
+}
+
+TEST_CASE("a pinned instruction-set tier goes before that of the attempt before") {
+  const TemporaryFolder folder;
+  std::string log;
+  CHECK(chosen(folder, "avx2", {{"numerics", {{"tier", "baseline"}}}}, log) == core::Tier::kBaseline);
+}
+
+TEST_CASE("a tier that the processor lacks is refused where it is pinned, and told of where it was recorded") {
+  if (core::detected_tier() == core::Tier::kAmx) return;  // it lacks none
+  std::string log;
+  {
+    const TemporaryFolder folder;
+    CHECK_THROWS_WITH(chosen(folder, "avx2", {{"numerics", {{"tier", "amx"}}}}, log),
+                      Contains("numerics.tier is amx, which this processor lacks: it has "));
+  }
+  const TemporaryFolder folder;
+  CHECK(chosen(folder, "amx", nlohmann::json::object(), log) == core::detected_tier());
+  CHECK_THAT(log, Contains("had instruction-set tier amx, which this processor lacks"));
 }
 
 TEST_CASE("a heartbeat is told at once, every second, and at the end") {
