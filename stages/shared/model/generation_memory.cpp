@@ -5,27 +5,9 @@
 #include <utility>
 
 #include "kernels/core/shape.h"
+#include "stages/shared/model/product_memory.h"
 
 namespace braise::model {
-namespace {
-
-constexpr std::int64_t kFloatBytes = 4;
-
-// Of a packed matrix, and of the tiles it is multiplied in: see kernels/linear/tile_product.h.
-constexpr std::int64_t kColumnBlock = 64;
-constexpr std::int64_t kDepthBlock = 32;
-constexpr std::int64_t kTileRows = 128;
-constexpr std::int64_t kTileColumns = 256;
-
-std::int64_t rounded_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-std::int64_t packed_elements(std::int64_t depth, std::int64_t columns) {
-  return rounded_up(depth, kDepthBlock) * rounded_up(columns, kColumnBlock);
-}
-
-}  // namespace
 
 std::int64_t kv_cache_bytes(const Config& config, core::Dtype dtype, std::int64_t sequences, std::int64_t positions) {
   return 2 * core::Shape{config.layers, sequences, config.kv_heads, positions, config.head_size}.elements() *
@@ -42,20 +24,21 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
   const std::int64_t up = (config.gated ? 2 : 1) * f;
 
   GenerationMemory memory;
-  std::int64_t packed = packed_elements(c, config.vocabulary);
+  const std::int64_t operand = operand_bytes(compute);
+  std::int64_t packed = packed_bytes(compute, c, config.vocabulary);
   for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, up}, {f, c}}) {
-    packed += config.layers * packed_elements(depth, columns);
+    packed += config.layers * packed_bytes(compute, depth, columns);
   }
   memory.parameters = size * config.parameter_count();
   memory.kv = kv_cache_bytes(config, compute, shape.sequences, shape.positions);
 
-  // All of one block: see decoder_block.cpp. Then the last rows of each sequence.
+  // All of one block, norms before its parts or after them: see decoder_block.cpp. Then the last rows of each sequence.
   const std::int64_t statistics = config.norm == Norm::kLayer ? 2 : 1;
   std::int64_t computed = c + c + qkv + q + c + c + up + f + c;
   std::int64_t floats = 2 * statistics;
   if (config.qk_norm) {
     computed += q + config.kv_heads * d;
-    floats += config.heads + config.kv_heads;
+    floats += config.qk_norm_whole ? 2 : config.heads + config.kv_heads;
   }
   memory.activations =
       shape.pass_tokens * (computed * size + floats * kFloatBytes) + shape.sequences * config.vocabulary * kFloatBytes;
@@ -63,14 +46,14 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
   // Attention packs the keys and values of one sequence, and each thread has a tile of queries.
   const std::int64_t keys = rounded_up(shape.positions, kTileColumns);
   const std::int64_t attention =
-      config.kv_heads * (packed_elements(d, keys) + keys * rounded_up(d, kColumnBlock)) * size +
+      config.kv_heads * (packed_bytes(compute, d, keys) + keys * rounded_up(d, kColumnBlock) * operand) +
       shape.threads * kTileRows *
-          (d * size + kTileColumns * (kFloatBytes + size) + rounded_up(d, kColumnBlock) * kFloatBytes);
+          (d * operand + kTileColumns * (kFloatBytes + operand) + rounded_up(d, kColumnBlock) * kFloatBytes);
   // A product's tiles of each thread, or what sampling ranks.
-  const std::int64_t product = shape.threads * kTileRows * (kTileColumns * kFloatBytes + std::max({c, q, f}) * size);
+  const std::int64_t product = shape.threads * kTileRows * (kTileColumns * kFloatBytes + std::max({c, q, f}) * operand);
   constexpr std::int64_t kRankedBytes = 12;
   const std::int64_t sampling = shape.threads * config.vocabulary * kRankedBytes;
-  memory.workspace = size * packed + std::max({attention, product, sampling});
+  memory.workspace = packed + std::max({attention, product, sampling});
   if (config.rope) memory.workspace += shape.positions * config.rope->rotary * kFloatBytes;
   return memory;
 }

@@ -20,7 +20,7 @@ struct GenerationShape {
 };
 
 /// What a decoder without gradients, its cache and its passes hold at most, in bytes by ledger category, where a
-/// processor multiplies the compute dtype as it is.
+/// processor multiplies bf16 as it is.
 struct GenerationMemory {
   std::int64_t parameters = 0;
   std::int64_t kv = 0;

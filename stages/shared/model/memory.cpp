@@ -3,33 +3,84 @@
 
 #include <algorithm>
 
-#include "stages/shared/model/parameters.h"
+#include "stages/shared/model/product_memory.h"
 
 namespace braise::model {
 namespace {
 
-constexpr std::int64_t kFloatBytes = 4;
+// Of products, besides: see kernels/linear/product_tiles.cpp and product_in_place.cpp.
+constexpr std::int64_t kPartDepth = 4096;
+constexpr std::int64_t kGroupTiles = 4;
+constexpr std::int64_t kBlockBytes = (512 + kTileColumns) * 1024 * 2;
 
-// Of a packed matrix: see kernels/linear/tile_product.h.
-constexpr std::int64_t kColumnBlock = 64;
-constexpr std::int64_t kDepthBlock = 32;
+// Tokens of the vocabulary whose gradients the loss holds at a time: see kernels/loss/cross_entropy.cpp.
+constexpr std::int64_t kLossTokens = 8192;
 
-// Columns of logits that the loss holds at a time: see kernels/loss/cross_entropy.h.
-constexpr std::int64_t kLossColumns = 8192;
+/// Bytes for each token of what a pass through the blocks holds; see decoder_block.cpp, whose order this follows.
+class Activations {
+ public:
+  Activations(const Config& config, std::int64_t size, const Checkpointing& checkpointing)
+      : layers_(config.layers),
+        checkpointing_(checkpointing),
+        stream_(config.hidden * size),
+        statistics_((config.norm == Norm::kLayer ? 2 : 1) * kFloatBytes),
+        q_(config.heads * config.head_size * size),
+        qkv_(q_ + 2 * config.kv_heads * config.head_size * size),
+        up_((config.gated ? 2 : 1) * config.intermediate * size),
+        activated_(config.intermediate * size),
+        attended_(q_ + config.heads * kFloatBytes),
+        norm_after_(config.norm_after),
+        branch_(config.norm_after || config.residual_dropout > 0 ? stream_ : 0) {
+    if (!config.qk_norm) return;
+    qk_ = (config.heads + config.kv_heads) * config.head_size * size;
+    qk_ += (config.qk_norm_whole ? 2 : config.heads + config.kv_heads) * kFloatBytes;
+  }
 
-std::int64_t rounded_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
+  std::int64_t most() const {
+    std::int64_t below = 0;  // what the blocks before one keep
+    std::int64_t most = 0;
+    for (std::int64_t layer = 0; layer < layers_; ++layer) {
+      most = std::max(most, below + std::max({forward(), mlp_backward(layer), attention_backward()}));
+      below += kept(layer);
+    }
+    // The stream at the end and its norm, then the gradients of both.
+    return std::max(most, below + 4 * stream_ + statistics_ + kFloatBytes);
+  }
 
-std::int64_t packed_elements(std::int64_t depth, std::int64_t columns) {
-  return rounded_up(depth, kDepthBlock) * rounded_up(columns, kColumnBlock);
-}
+ private:
+  bool recomputed(std::int64_t layer) const {
+    return checkpointing_.kind == Checkpointing::Kind::kEveryBlock && layer % checkpointing_.every == 0;
+  }
 
-/// Elements of activations of the compute dtype, and of fp32, for each token.
-struct PerToken {
-  std::int64_t computed = 0;
-  std::int64_t floats = 0;
-  std::int64_t bytes(std::int64_t size) const { return computed * size + floats * kFloatBytes; }
+  /// All that a block makes, with its input.
+  std::int64_t whole() const { return 4 * stream_ + 2 * statistics_ + qkv_ + qk_ + attended_ + up_ + activated_; }
+
+  std::int64_t kept(std::int64_t layer) const {
+    if (recomputed(layer)) return stream_;
+    return whole() - (checkpointing_.kind == Checkpointing::Kind::kAttention ? attended_ : 0);
+  }
+
+  /// With the output, and what dropout takes it from; where it is done again, the gradient is there instead.
+  std::int64_t forward() const { return whole() + stream_ + std::max(branch_, stream_); }
+
+  /// With the gradients of the output, of what the last product gave, of `up` and of `activated`.
+  std::int64_t mlp_backward(std::int64_t layer) const {
+    const std::int64_t saved = recomputed(layer) ? whole() : kept(layer);
+    return saved - (norm_after_ ? stream_ : 0) + stream_ + branch_ + up_ + activated_;
+  }
+
+  /// With the gradients of the output, of what the last product gave, of `qkv`, and then of `attended` or of the input.
+  std::int64_t attention_backward() const {
+    const std::int64_t saved = whole() - up_ - activated_ - (norm_after_ ? 3 : 2) * stream_;
+    return saved + stream_ + branch_ + qkv_ + std::max(q_, stream_);
+  }
+
+  std::int64_t layers_;
+  Checkpointing checkpointing_;
+  std::int64_t stream_, statistics_, q_, qkv_, up_, activated_, attended_;
+  std::int64_t qk_ = 0;
+  bool norm_after_;
+  std::int64_t branch_;
 };
 
 }  // namespace
@@ -39,44 +90,52 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
   const std::int64_t size = core::bits(compute) / 8;
   const std::int64_t tokens = sequences * length;
   const std::int64_t c = config.hidden;
-  const std::int64_t q = config.heads * config.head_size;
-  const std::int64_t qkv = q + 2 * config.kv_heads * config.head_size;
+  const std::int64_t d = config.head_size;
+  const std::int64_t q = config.heads * d;
+  const std::int64_t qkv = q + 2 * config.kv_heads * d;
   const std::int64_t f = config.intermediate;
   const std::int64_t up = (config.gated ? 2 : 1) * f;
-  const std::int64_t statistics = config.norm == Norm::kLayer ? 2 : 1;
 
   DecoderMemory memory;
   const std::int64_t parameters = config.parameter_count();
-  std::int64_t packed = 0;
-  for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, up}, {f, c}}) {
-    packed += packed_elements(depth, columns) + packed_elements(columns, depth);
-  }
-  packed = config.layers * packed + packed_elements(c, config.vocabulary);
   memory.parameters = size * parameters;
   memory.gradients = kFloatBytes * (parameters + (config.tied ? config.vocabulary * c : 0));
+  memory.activations = tokens * Activations(config, size, checkpointing).most();
 
-  // What a block keeps: see decoder_block.cpp.
-  const PerToken input{c, 0};
-  PerToken attention{q, config.heads};
-  PerToken kept{c + qkv + c + c + up + f, 2 * statistics};
-  if (config.qk_norm) kept.computed += q + config.kv_heads * config.head_size;
-  if (config.qk_norm) kept.floats += config.heads + config.kv_heads;
-  const std::int64_t whole = input.bytes(size) + attention.bytes(size) + kept.bytes(size);
-  std::int64_t per_token = config.layers * whole;
-  if (checkpointing.kind == Checkpointing::Kind::kAttention) {
-    per_token -= (config.layers - 1) * attention.bytes(size);
-  } else if (checkpointing.kind == Checkpointing::Kind::kEveryBlock) {
-    const std::int64_t thrown = (config.layers + checkpointing.every - 1) / checkpointing.every;
-    per_token -= (thrown - 1) * (whole - input.bytes(size));
+  // A processor with tiles for bf16 reads the operands of weights' gradients where they lie.
+  const bool in_place = compute == core::Dtype::kBfloat16;
+  const std::int64_t operand = operand_bytes(compute);
+  std::int64_t packs = packed_bytes(compute, c, config.vocabulary);
+  for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, up}, {f, c}}) {
+    packs += config.layers * (packed_bytes(compute, depth, columns) + packed_bytes(compute, columns, depth));
   }
-  // Beside what is kept, the gradients of the widest part of one block.
-  const std::int64_t widest = std::max(up + std::max(f, c), qkv + std::max(q, c));
-  per_token += (c + widest) * size;
-  memory.activations = tokens * per_token;
+  if (config.rope) packs += length * config.rope->rotary * kFloatBytes;
 
-  const std::int64_t loss = tokens * (kLossColumns * size + c * kFloatBytes + c * size);
-  const std::int64_t tile = threads * (std::int64_t{128} * 256 * kFloatBytes + 128 * std::max({c, q, up, f}) * size);
-  memory.workspace = size * packed + loss + tile;
+  // Of each thread that multiplies: the sums of some tiles, and rows that do not lie as they are read.
+  const auto tiles = [&](std::int64_t depth) {
+    const std::int64_t sums = kTileRows * kTileColumns * kFloatBytes * (depth > kPartDepth && !in_place ? kGroupTiles : 1);
+    return threads * (sums + kTileRows * depth * operand);
+  };
+  // y += a' b for a and b of so many rows: b is packed, or each thread packs a block of both.
+  const auto product = [&](std::int64_t rows, std::int64_t columns) {
+    return in_place ? threads * kBlockBytes : packed_bytes(compute, rows, columns) + tiles(rows);
+  };
+  const std::int64_t chunk = std::min(kLossTokens, config.vocabulary);
+  const std::int64_t loss = tokens * (chunk * size + c * kFloatBytes) +
+                            std::max({product(chunk, c), product(tokens, c), tiles(c)});
+  const std::int64_t widest = config.family == Family::kGpt2 ? std::max(qkv, up) : std::max({c, q, f});
+  const std::int64_t weight_gradients = product(tokens, widest);
+  const std::int64_t keys = rounded_up(length, kTileColumns);
+  const std::int64_t queries = rounded_up(length, kTileRows);
+  const std::int64_t columns = rounded_up(d, kColumnBlock);
+  const std::int64_t attention = sequences * config.kv_heads * (packed_bytes(compute, d, keys) + keys * columns * operand) +
+                                 threads * kTileRows * (d * operand + kTileColumns * (kFloatBytes + operand) +
+                                                        columns * kFloatBytes);
+  // Of each thread, one head of keys with all that comes of it, and of queries; and a tile of scores.
+  const std::int64_t attention_backward =
+      threads * (keys * (3 * d * operand + 2 * columns * kFloatBytes) + queries * (2 * (d + columns) * operand + 12) +
+                 kTileRows * kTileColumns * (2 * kFloatBytes + 3 * operand) + 2 * kTileRows * d * kFloatBytes);
+  memory.workspace = packs + std::max({loss, weight_gradients, attention, attention_backward});
   return memory;
 }
 

@@ -9,7 +9,8 @@
 
 namespace braise::model {
 
-/// What a decoder holds at most, in bytes by ledger category, where a processor multiplies the compute dtype as it is.
+/// What a decoder holds at most, in bytes by ledger category, where a processor has tiles for
+/// products of bf16.
 struct DecoderMemory {
   std::int64_t parameters = 0;
   std::int64_t gradients = 0;    ///< one accumulator of each
