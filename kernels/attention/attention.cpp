@@ -37,6 +37,8 @@ void check(const char* operation, const cpu::Arguments& arguments) {
   core::require(q.extent(3) > 0 && q.extent(3) <= 256, operation, "the size of a head must be from 1 to 256");
   core::require(arguments.scale > 0 && std::isfinite(arguments.scale), operation, "scale must be positive and finite");
   core::require(arguments.mask.window > 0, operation, "the window must be positive");
+  core::require(arguments.mask.score_cap >= 0 && std::isfinite(arguments.mask.score_cap), operation,
+                "the cap of scores must be finite and not negative");
   if (arguments.mask.document_starts) {
     core::require_tensor(operation, "document_starts", arguments.mask.document_starts, Dtype::kInt32,
                          Shape{batch, positions});

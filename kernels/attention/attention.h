@@ -19,6 +19,9 @@ struct Mask {
   /// Documents packed in one sequence see only themselves: int32 [B, T] with, for each position, the position at which
   /// its document begins (never decreasing along T, never after the position itself). None: one document.
   core::ConstTensorView document_starts;
+
+  /// Scores are bent so that none is beyond it: cap tanh(scale q k / cap) in place of scale q k. 0: they are not.
+  float score_cap = 0;
 };
 
 /// Dropout of attention weights, as activation::dropout does it.
@@ -50,7 +53,7 @@ void attention_forward(core::Stream& stream, const core::TensorView& o, const co
 ///
 ///     dv = w' do;   dw = do v';   ds = w (dw - sum over d of do o);   dq = scale ds k;   dk = scale ds' q
 ///
-/// Shapes, dtypes, mask, dropout and scale as in the forward pass, with Tq = T; o and log_sum are its results. dk and
+/// and, with a score cap, ds further times 1 - (score / cap)^2. Shapes, dtypes, mask, dropout and scale as in the forward pass, with Tq = T; o and log_sum are its results. dk and
 /// dv are sums over the query heads of a group, in order of the heads, then of the queries. Workspace linear in T.
 /// Deterministic: equal bits for any number of threads. Errors: as the forward pass.
 /// Source: Dao, "FlashAttention-2", algorithm 2.

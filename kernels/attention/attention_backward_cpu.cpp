@@ -27,6 +27,7 @@ struct KeyRow {
   std::int64_t end;
   const float* keep;  ///< factors of dropout, or null
   float scale;
+  float cap;  ///< of scaled scores; 0: none
 };
 
 }  // namespace braise::attention::cpu
@@ -70,7 +71,11 @@ HWY_INLINE void differentiate(const KeyRow& key, T* weights, T* d_scores) {
       dw = hn::Mul(dw, keep);
     }
     ch::store_operand(dropped, d, weights + i);
-    const auto ds = hn::Mul(hn::Mul(w, hn::Sub(dw, hn::LoadU(d, row.deltas + i))), scale);
+    auto ds = hn::Mul(hn::Mul(w, hn::Sub(dw, hn::LoadU(d, row.deltas + i))), scale);
+    if (row.cap > 0) {
+      const auto tanh = hn::Mul(hn::LoadU(d, row.scores + i), hn::Set(d, row.scale / row.cap));
+      ds = hn::Mul(ds, ch::fused_multiply_add(d, hn::Neg(tanh), tanh, hn::Set(d, 1.0f)));
+    }
     ch::store_operand(ds, d, d_scores + i);
   }
   clear(last, lc::kTileColumns);
@@ -284,6 +289,7 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
                      scratch.d_outputs_transposed + i * s.right_of_depth() * s.element_bytes(),
                      core::Accumulate::kOverwrite);
     for (std::int64_t r = 0; r < kKeys; ++r) {
+      cap_scores(scratch.scores + r * kQueries, kQueries, arguments.scale, arguments.mask.score_cap);
       KeyRow row{};
       row.scores = scratch.scores + r * kQueries;
       row.d_weights = scratch.d_weights + r * kQueries;
@@ -293,6 +299,7 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
       row.begin = std::max<std::int64_t>(key + r - query, 0);
       row.end = std::upper_bound(firsts, firsts + (end - query), static_cast<std::int32_t>(key + r)) - firsts;
       row.scale = arguments.scale;
+      row.cap = arguments.mask.score_cap;
       if (keep) {
         std::fill_n(scratch.keep, kQueries, 0.0f);  // what is not seen is multiplied by it too
         for (std::int64_t c = row.begin; c < row.end; ++c) scratch.keep[c] = keep(query + c, key + r);

@@ -294,6 +294,7 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
     for (std::int64_t i = 0; i < tile.count; ++i) {
       const std::int64_t position = begin + i;
       ScoreRow& row = tile.row[static_cast<std::size_t>(i)];
+      cap_scores(scratch.scores + i * pitch, seen, arguments.scale, arguments.mask.score_cap);
       row.scores = scratch.scores + i * pitch;
       row.begin = std::clamp<std::int64_t>(first_key(arguments.mask, sequence, position) - from, 0, kKeys);
       row.end = std::clamp<std::int64_t>(position + 1 - from, 0, kKeys);

@@ -8,6 +8,7 @@
 
 #include "kernels/attention/attention_cpu.h"
 #include "kernels/core/arena.h"
+#include "kernels/core/soft_cap_cpu.h"
 #include "kernels/linear/tile_product.h"
 
 /// What the two passes of attention share.
@@ -29,6 +30,11 @@ inline std::int64_t first_key(const Mask& mask, std::int64_t sequence, std::int6
   if (!mask.document_starts) return in_window;
   const std::int32_t start = mask.document_starts.select(0, sequence).data<std::int32_t>()[position];
   return std::max<std::int64_t>(in_window, start);
+}
+
+/// Bends a row of scores q k, which stay without the scale.
+inline void cap_scores(float* scores, std::int64_t count, float scale, float cap) {
+  if (cap > 0) core::cpu::soft_cap_row(scores, count, scale / cap, cap / scale);
 }
 
 /// Memory handed out piece by piece, each on a cache line. First run with null memory to learn the size.

@@ -2,6 +2,7 @@
 #include "kernels/loss/cross_entropy.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "kernels/core/arena.h"
@@ -35,6 +36,8 @@ void check(const char* operation, const ConstTensorView& x, const linear::Packed
   core::require(settings.label_smoothing >= 0 && settings.label_smoothing <= 1, operation,
                 "label_smoothing must be in [0, 1]");
   core::require(settings.z_loss >= 0, operation, "z_loss must not be negative");
+  core::require(settings.logit_cap >= 0 && std::isfinite(settings.logit_cap), operation,
+                "logit_cap must be finite and not negative");
   const std::int32_t* const target = targets.data<std::int32_t>();
   for (std::int64_t row = 0; row < x.extent(0); ++row) {
     if (target[row] == settings.ignore || (target[row] >= 0 && target[row] < w.columns())) continue;

@@ -13,9 +13,10 @@ struct CrossEntropy {
   std::int32_t ignore = -100;  ///< rows with this target count for nothing
   float label_smoothing = 0;   ///< in [0, 1]: this part of the target is spread over all V tokens
   float z_loss = 0;            ///< coefficient of the square of the log-sum; >= 0
+  float logit_cap = 0;         ///< logits are bent as core::soft_cap does it; 0: they are not
 };
 
-/// The cross-entropy of logits z = x w', row by row, without the logits ever being in memory:
+/// The cross-entropy of logits z = x w', or z = cap tanh(x w' / cap), row by row, without the logits ever being in memory:
 ///
 ///     loss[m] = L - (1 - a) z[m, target] - a mean over v of z[m, v] + c L^2,   L = log sum over v of exp z[m, v]
 ///
@@ -35,6 +36,8 @@ void linear_cross_entropy_forward(core::Stream& stream, const core::TensorView& 
 ///
 ///     dz[m, v] = gradients[m] (exp(z[m, v] - L) (1 + 2 c L) - (1 - a) [v = target] - a / V)
 ///     dx = dz w';   dw += dz' x
+///
+/// With a cap, dz is further times 1 - (z / cap)^2.
 ///
 /// dx: [M, C], of x's dtype, rows contiguous, overwritten (sums over V in fp32). dw: fp32 [V, C], rows contiguous,
 /// added to. `weight`: the head's weight as it is, [V, C] of x's dtype; w: the same, packed transposed. gradients: fp32

@@ -15,6 +15,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/math.h"
 #include "kernels/core/parallel.h"
+#include "kernels/core/soft_cap_cpu.h"
 #include "kernels/linear/product_tiles.h"
 #include "kernels/linear/tile_product.h"
 
@@ -29,12 +30,18 @@ struct Partial {
   float logit_sum = 0;  ///< of z
 };
 
-/// dz[v] = factor exp(z[v] - log_sum) - uniform, but for the target.
+/// dz[v] = (factor exp(z[v] - log_sum) - uniform) slope(z[v]), but for the target.
 struct RowGradient {
   float factor;
   float log_sum;
   float uniform;
+  float cap;  ///< of logits; 0: none
 };
+
+/// By how much a capped logit moves with the logit.
+inline float cap_slope(float logit, float cap) {
+  return cap > 0 ? 1 - (logit / cap) * (logit / cap) : 1.0f;
+}
 
 }  // namespace braise::loss::cpu
 #endif
@@ -85,7 +92,12 @@ void differentiate(float* logits, std::size_t count, const RowGradient& row) {
   const auto uniform = hn::Set(d, row.uniform);
   for (std::size_t i = 0; i < count; i += n) {  // rows are padded to whole vectors
     const auto p = ch::math::exp<ch::Vector>(hn::Sub(hn::LoadU(d, logits + i), shift));
-    hn::StoreU(hn::Sub(hn::Mul(p, factor), uniform), d, logits + i);
+    auto gradient = hn::Sub(hn::Mul(p, factor), uniform);
+    if (row.cap > 0) {
+      const auto tanh = hn::Div(hn::LoadU(d, logits + i), hn::Set(d, row.cap));
+      gradient = hn::Mul(gradient, hn::Sub(hn::Set(d, 1.0f), hn::Mul(tanh, tanh)));
+    }
+    hn::StoreU(gradient, d, logits + i);
   }
 }
 
@@ -109,6 +121,10 @@ HWY_EXPORT(store);
 namespace lc = linear::cpu;
 using core::math::Scalar;
 
+void cap_logits(float* logits, std::int64_t count, float cap) {
+  if (cap > 0) core::cpu::soft_cap_row(logits, count, 1 / cap, cap);
+}
+
 }  // namespace
 
 void forward(core::Stream& stream, const core::TensorView& losses, const core::TensorView& log_sums,
@@ -130,6 +146,7 @@ void forward(core::Stream& stream, const core::TensorView& losses, const core::T
     for (std::int64_t i = 0; i < tile.rows; ++i) {
       const std::int64_t row = tile.row + i;
       float* const logits = tile.sums + i * tile.pitch;
+      cap_logits(logits, tile.columns, settings.logit_cap);
       const std::int64_t at = target[row] - tile.column;
       if (at >= 0 && at < tile.columns) target_logits[row] = logits[at];
       HWY_DYNAMIC_DISPATCH(summarise)
@@ -179,9 +196,13 @@ void logit_gradients(core::Stream& stream, const core::TensorView& dz, const cor
         each.factor = gradient * (1 + 2 * settings.z_loss * log_sum);
         each.log_sum = log_sum;
         each.uniform = gradient * settings.label_smoothing / static_cast<float>(w.columns());
-        HWY_DYNAMIC_DISPATCH(differentiate)(logits, count, each);
+        each.cap = settings.logit_cap;
+        cap_logits(logits, tile.columns, settings.logit_cap);
         const std::int64_t at = target[row] - tile.column;
-        if (at >= 0 && at < tile.columns) logits[at] -= gradient * (1 - settings.label_smoothing);
+        const bool has_target = at >= 0 && at < tile.columns;
+        const float slope = has_target ? cap_slope(logits[at], settings.logit_cap) : 0;
+        HWY_DYNAMIC_DISPATCH(differentiate)(logits, count, each);
+        if (has_target) logits[at] -= gradient * (1 - settings.label_smoothing) * slope;
       }
       HWY_DYNAMIC_DISPATCH(store)(dz, row, tile.column - begin, logits, count);
     }

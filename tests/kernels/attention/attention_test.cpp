@@ -166,6 +166,30 @@ TEST_CASE("a sliding window and packed documents hide keys") {
   }
 }
 
+TEST_CASE("a cap bends scores, forward and backward") {
+  Bench bench;
+  std::uint64_t seed = 500;
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBfloat16, Dtype::kFloat16}) {
+    for (const float cap : {0.4f, 3.0f, 50.0f}) {
+      for (const AttentionSizes& s :
+           {AttentionSizes{1, 1, 1, 1, 3}, AttentionSizes{2, 129, 4, 2, 16}, AttentionSizes{1, 300, 2, 1, 40}}) {
+        INFO(name(dtype) << " cap " << cap << " T " << s.t);
+        const Inputs in(s, dtype, seed += 2, 2);
+        Mask mask;
+        mask.window = 140;
+        mask.score_cap = cap;
+        AttentionRules rules;
+        rules.scale = 0.25;
+        rules.cap = static_cast<double>(cap);
+        rules.sees = [](std::size_t, std::size_t query, std::size_t key) { return key <= query && query - key < 140; };
+        Results got(in);
+        got.run(bench.stream(), in, 0.25f, mask, {});
+        check(in, got, in.reference(rules));
+      }
+    }
+  }
+}
+
 TEST_CASE("dropout drops the weights its streams say, forward and backward") {
   Bench bench;
   const AttentionSizes s{2, 150, 2, 2, 16};
@@ -195,6 +219,7 @@ TEST_CASE("the reference's gradients are its slopes") {
   const Inputs in(s, Dtype::kFloat32, 21);
   AttentionRules rules;
   rules.scale = 0.7;
+  rules.cap = GENERATE(0.0, 0.8);
   rules.sees = [](std::size_t, std::size_t query, std::size_t key) { return key <= query && query - key < 4; };
   rules.keep = [](std::size_t, std::size_t h, std::size_t query, std::size_t key) {
     return (h + query + key) % 5 == 0 ? 0.0 : 1.25;
@@ -298,6 +323,7 @@ TEST_CASE("empty attention, and arguments that do not go together") {
   CHECK_THROWS_WITH(run(short_k, 1), Contains("more queries than keys"));
   CHECK_THROWS_WITH(run(q, 0), Contains("scale must be positive"));
   CHECK_THROWS_WITH(run(q, 1, Mask{.window = 0, .document_starts = {}}), Contains("window must be positive"));
+  CHECK_THROWS_WITH(run(q, 1, Mask{.document_starts = {}, .score_cap = -1}), Contains("cap of scores"));
   CHECK_THROWS_WITH(run(q, 1, {}, Dropout{0.5, {}}), Contains("one random stream for each sequence"));
   CHECK_THROWS_WITH(run(q, 1, Mask{.window = 1, .document_starts = q.view()}), Contains("document_starts is fp32"));
 }

@@ -71,7 +71,8 @@ void check(Bench& bench, Case& c, const CrossEntropy& settings) {
                                                            size(c.rows), size(c.channels), size(c.tokens));
   const std::vector<double> gradients = c.gradients.values();
   const auto want =
-      reference::cross_entropy(logits, c.target, gradients, size(c.tokens), settings.label_smoothing, settings.z_loss);
+      reference::cross_entropy(logits, c.target, gradients, size(c.tokens), settings.label_smoothing, settings.z_loss,
+                               settings.logit_cap);
   const std::vector<double> before = c.dw.values();
   c.run(bench.stream(), settings);
 
@@ -131,9 +132,11 @@ TEST_CASE("the loss of a projection and its gradients are within rounding of the
                                                  {5, 64, 1000},
                                                  {9, 3, 8192 + 17}}) {
       for (const CrossEntropy& settings :
-           {CrossEntropy{}, CrossEntropy{-100, 0.1f, 0}, CrossEntropy{-100, 0, 1e-2f}, CrossEntropy{-100, 1, 1e-3f}}) {
+           {CrossEntropy{}, CrossEntropy{-100, 0.1f, 0}, CrossEntropy{-100, 0, 1e-2f}, CrossEntropy{-100, 1, 1e-3f},
+            CrossEntropy{-100, 0.2f, 1e-3f, 1.5f}, CrossEntropy{-100, 0, 0, 30}}) {
         INFO(name(dtype) << " M " << rows << " C " << channels << " V " << tokens << " smoothing "
-                         << settings.label_smoothing << " z-loss " << settings.z_loss);
+                         << settings.label_smoothing << " z-loss " << settings.z_loss << " cap "
+                         << settings.logit_cap);
         Case c(bench, dtype, rows, channels, tokens, seed += 10);
         check(bench, c, settings);
       }
@@ -152,9 +155,10 @@ TEST_CASE("the reference's gradient is its slope") {
   std::vector<double> logits = random_values(Shape{3, 7}, Dtype::kFloat32, 5, 3);
   const std::vector<std::int32_t> targets{2, -1, 6};
   const std::vector<double> gradients{0.5, 2, -1.5};
-  const auto at = reference::cross_entropy(logits, targets, gradients, 7, 0.2, 0.05);
+  const double cap = GENERATE(0.0, 2.5);
+  const auto at = reference::cross_entropy(logits, targets, gradients, 7, 0.2, 0.05, cap);
   const auto total = [&] {
-    const auto moved = reference::cross_entropy(logits, targets, gradients, 7, 0.2, 0.05);
+    const auto moved = reference::cross_entropy(logits, targets, gradients, 7, 0.2, 0.05, cap);
     double sum = 0;
     for (std::size_t m = 0; m < 3; ++m) sum += gradients[m] * moved.losses[m];
     return sum;

@@ -21,6 +21,7 @@ struct AttentionSizes {
 /// Which weights there are, and the factor (of dropout) on each: 0 where a key is not seen or dropped.
 struct AttentionRules {
   double scale = 1;
+  double cap = 0;  ///< of scores; 0: none
   std::function<bool(std::size_t b, std::size_t query, std::size_t key)> sees =
       [](std::size_t, std::size_t query, std::size_t key) { return key <= query; };
   std::function<double(std::size_t b, std::size_t h, std::size_t query, std::size_t key)> keep =
@@ -69,6 +70,7 @@ struct Attention {
         score[key] += rules.scale * q[at_query(d)] * k[at_key(key, d)];
         magnitude[key] += std::abs(rules.scale * q[at_query(d)] * k[at_key(key, d)]);
       }
+      if (rules.cap > 0) score[key] = rules.cap * std::tanh(score[key] / rules.cap);
       maximum = std::max(maximum, score[key]);
       largest = std::max(largest, magnitude[key]);
     }
@@ -103,7 +105,8 @@ struct Attention {
         dv[at_key(key, d)] += weight[key] * factor * d_o[at_query(d)];
         dv_bound[at_key(key, d)] += weight[key] * factor * std::abs(d_o[at_query(d)]) * (1 + largest);
       }
-      const double ds = weight[key] * (dw - delta) * rules.scale;
+      const double slope = rules.cap > 0 ? 1 - std::pow(score[key] / rules.cap, 2) : 1;
+      const double ds = weight[key] * (dw - delta) * rules.scale * slope;
       const double ds_bound = weight[key] * (dw_magnitude + delta_magnitude) * rules.scale * (1 + largest);
       for (std::size_t d = 0; d < s.d; ++d) {
         dq[at_query(d)] += ds * k[at_key(key, d)];
