@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <vector>
 
 #include "kernels/core/arena.h"
@@ -14,6 +13,7 @@
 #include "stages/shared/checkpoint/saver.h"
 #include "stages/shared/io/file.h"
 #include "stages/shared/model/config.h"
+#include "stages/shared/model/decoder.h"
 #include "stages/shared/model/parameters.h"
 #include "stages/shared/text/tokenizer.h"
 #include "stages/shared/weights/safetensors.h"
@@ -122,25 +122,15 @@ std::vector<Exported> exported_tensors(const checkpoint::Checkpoint& from, std::
   return tensors;
 }
 
-/// The file's tensor for a parameter of the model, whose files may leave the model's own prefix out.
-const weights::TensorInfo* find_parameter(const weights::Weights& weights, const std::string& name) {
-  if (const weights::TensorInfo* const found = weights.find(name)) return found;
-  for (const std::string prefix : {"transformer.", "model."}) {
-    if (!name.starts_with(prefix)) continue;
-    if (const weights::TensorInfo* const found = weights.find(name.substr(prefix.size()))) return found;
-  }
-  return nullptr;
-}
-
 /// A tied head that a file has all the same must equal the embedding.
-void check_tied_head(const weights::Weights& from, const std::vector<model::ParameterSpec>& specs) {
-  const weights::TensorInfo* const head = from.find("lm_head.weight");
-  if (head == nullptr) return;
-  for (const model::ParameterSpec& spec : specs) {
+void check_tied_head(const weights::Weights& from, const model::Config& config) {
+  const std::string name = model::head_name(config);
+  const weights::TensorInfo* const head = from.find(name);
+  if (head == nullptr || !config.tied) return;
+  for (const model::ParameterSpec& spec : model::parameter_specs(config)) {
     if (spec.role != model::Role::kTokens) continue;
-    const weights::TensorInfo* const embedding = find_parameter(from, spec.name);
-    if (embedding != nullptr && !std::ranges::equal(embedding->bytes, head->bytes))
-      throw BadInput("lm_head.weight differs from the embedding that config.json ties it to");
+    if (!std::ranges::equal(model::find_parameter(from, spec)->bytes, head->bytes))
+      throw BadInput(name + " differs from the embedding that config.json ties it to");
   }
 }
 
@@ -203,23 +193,17 @@ int import_weights(const fs::path& path, const fs::path& to) {
   const model::Config config = model::read_hugging_face(config_file);
   const weights::Weights from = weights::open_weights(target.path);
 
-  std::string problems;
-  std::set<std::string> used;
+  try {
+    model::check_weights(from, config);
+  } catch (const core::Error& error) {
+    throw BadInput(target.path.string() + ": " + error.what());
+  }
+  check_tied_head(from, config);
   Host host;
   std::vector<core::Tensor> converted;
   std::vector<checkpoint::Piece> pieces;
-  const std::vector<model::ParameterSpec> specs = model::parameter_specs(config);
-  for (const model::ParameterSpec& spec : specs) {
-    const weights::TensorInfo* const found = find_parameter(from, spec.name);
-    if (found == nullptr) {
-      problems += "\n  " + spec.name + " is missing";
-      continue;
-    }
-    used.insert(found->name);
-    if (found->shape != spec.shape) {
-      problems += "\n  " + found->name + " is " + found->shape.text() + ", not " + spec.shape.text();
-      continue;
-    }
+  for (const model::ParameterSpec& spec : model::parameter_specs(config)) {
+    const weights::TensorInfo* const found = model::find_parameter(from, spec);
     const std::optional<core::Dtype> dtype = weights::same_dtype(found->encoding);
     core::ConstTensorView data;
     if (dtype && core::is_float(*dtype)) {
@@ -231,18 +215,6 @@ int import_weights(const fs::path& path, const fs::path& to) {
     }
     pieces.push_back({kParameters + spec.name, spec.shape, 0, data});
   }
-  for (const weights::TensorInfo& tensor : from.tensors()) {
-    // Old GPT-2 files hold the causal mask, and Llama files the frequencies, as if they were weights.
-    const bool constant = tensor.name.ends_with(".attn.bias") || tensor.name.ends_with(".attn.masked_bias") ||
-                          tensor.name.ends_with("rotary_emb.inv_freq");
-    const bool tied_head = tensor.name == "lm_head.weight" && config.tied;
-    if (!used.contains(tensor.name) && !constant && !tied_head)
-      problems += "\n  " + tensor.name + " is not the model's";
-  }
-  if (!problems.empty())
-    throw BadInput(target.path.string() + " does not fit " + config_file.string() + ":" + problems);
-  if (config.tied) check_tied_head(from, specs);
-
   const json metadata = {{"model", model::to_hugging_face(config)},
                          {"provenance", {{"imported_from", fs::absolute(target.path).string()}}}};
   const checkpoint::Saved saved = checkpoint::write_checkpoint(to, "import", 0, pieces, metadata);

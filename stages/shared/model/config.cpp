@@ -9,6 +9,7 @@
 
 #include "kernels/core/error.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/model/config_names.h"
 #include "stages/shared/model/parameters.h"
 
 namespace braise::model {
@@ -103,10 +104,6 @@ std::optional<Activation> activation_named(const std::string& name) {
   return found->second;
 }
 
-std::string name_of(Activation activation) {
-  return activation == Activation::kGelu ? "gelu" : activation == Activation::kGeluTanh ? "gelu_pytorch_tanh" : "silu";
-}
-
 void read_activation(Reader& reader, const std::string& key, const std::string& otherwise, Config& config) {
   const std::string name = reader.text(key, otherwise);
   const auto activation = activation_named(name);
@@ -178,45 +175,153 @@ void read_gpt2(Reader& reader, Config& config) {
   config.head_size = std::max<std::int64_t>(1, config.hidden / config.heads);
 }
 
-/// A window is one for all layers, or none.
-void read_window(Reader& reader, Config& config) {
+/// The layers that a window does not bind, of a file that does not list them; nothing where there is no window.
+std::optional<std::set<std::int64_t>> unlisted_full_layers(Reader& reader, const Config& config) {
   const std::string& type = config.model_type;
-  const bool asks = type.starts_with("qwen");  // these say whether, and from which layer on
-  bool windowed = type == "mistral" || type == "starcoder2" || type == "phi3" ||
-                  (asks && reader.boolean("use_sliding_window", false));
-  if (windowed && asks) {
+  std::set<std::int64_t> full;
+  const auto add = [&](std::int64_t layer) { full.insert(layer); };
+  if (type.starts_with("qwen")) {  // these say whether, and from which layer on
+    if (!reader.boolean("use_sliding_window", false)) return std::nullopt;
     const json* const first = reader.find("max_window_layers");
-    const json usual = 28;
-    const json& from = first != nullptr ? *first : usual;
-    if (from.is_number_integer() && from.get<std::int64_t>() >= config.layers) {
-      windowed = false;
-    } else if (from != json(0)) {
-      reader.problem("max_window_layers", "is " + from.dump() + " of " + std::to_string(config.layers) +
-                                              " layers; Braise computes a window in all layers (0) or in none");
+    const std::int64_t from = first != nullptr && *first == 0 ? 0 : reader.size("max_window_layers", 28);
+    for (std::int64_t layer = 0; layer < std::min(from, config.layers); ++layer) add(layer);
+  } else if (type == "gemma2") {
+    for (std::int64_t layer = 1; layer < config.layers; layer += 2) add(layer);
+  } else if (type == "gemma3_text") {
+    const std::int64_t period = reader.size("sliding_window_pattern", reader.size("_sliding_window_pattern", 6));
+    for (std::int64_t layer = period - 1; layer < config.layers; layer += period) add(layer);
+  } else if (type != "mistral" && type != "starcoder2" && type != "phi3") {
+    return std::nullopt;
+  }
+  return full;
+}
+
+void read_window(Reader& reader, Config& config) {
+  std::optional<std::set<std::int64_t>> full = unlisted_full_layers(reader, config);
+  if (!full) {
+    const json* const types = reader.find("layer_types");
+    const bool asks = types != nullptr && *types != json(static_cast<std::size_t>(config.layers), "full_attention");
+    if (asks && !config.model_type.starts_with("qwen")) {
+      reader.problem("layer_types", "asks for layers with a window, which " + config.model_type + " has not");
     }
+    return;
   }
   if (const json* const types = reader.find("layer_types")) {
-    const auto all = [&](const char* kind) { return *types == json(static_cast<std::size_t>(config.layers), kind); };
-    if (all("full_attention")) {
-      windowed = false;
-    } else if (!all("sliding_attention")) {
-      reader.problem("layer_types",
-                     "asks for layers of several kinds; Braise computes a window in all layers or in none");
+    full->clear();
+    if (!types->is_array() || std::ssize(*types) != config.layers) {
+      return reader.problem("layer_types", "is " + types->dump() + "; a list of the types of all " +
+                                               std::to_string(config.layers) + " layers is needed");
+    }
+    for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+      const json& kind = (*types)[static_cast<std::size_t>(layer)];
+      if (kind == "full_attention") {
+        full->insert(layer);
+      } else if (kind != "sliding_attention") {
+        reader.problem("layer_types", "has " + kind.dump() +
+                                          ", which Braise cannot compute; full_attention and sliding_attention are");
+      }
     }
   }
-  if (!windowed) return;
-  // Null is no window, but for mistral a missing key is one of 4096.
+  if (std::ssize(*full) == config.layers) return;
+  // Null is no window, but for some a missing key is one of 4096.
+  const bool usual = config.model_type == "mistral" || config.model_type.starts_with("gemma");
   if (reader.find("sliding_window") != nullptr) {
     config.window = reader.size("sliding_window");
-  } else if (type == "mistral" && !reader.has("sliding_window")) {
+  } else if (usual && !reader.has("sliding_window")) {
     config.window = 4096;
   }
+  if (config.window) config.full_layers = std::move(*full);
+}
+
+/// The rotation that an object describes, with the keys of `outer` where it does not say.
+attention::RopeSettings read_rope(const json& turning, Reader& with_base, const std::string& base_key, double base,
+                                  double part, const Config& config, std::vector<std::string>& problems) {
+  attention::RopeSettings rope;
+  rope.base = with_base.number(base_key, base, 1, 1e12);
+  rope.rotary = static_cast<std::int64_t>(part * static_cast<double>(config.head_size));
+  if (rope.rotary % 2 != 0) {
+    problems.push_back("head_dim: an even number of channels must turn, not " + std::to_string(rope.rotary));
+  }
+  rope.scaling = read_scaling(turning, config.positions, problems);
+  return rope;
+}
+
+/// `base_key`, `part_key`, `part`: what the architecture calls the base and the turning part of a head.
+void read_ropes(const json& object, Reader& reader, Config& config, const std::string& base_key,
+                const std::string& part_key, double part, std::vector<std::string>& problems) {
+  const bool gemma3 = config.model_type == "gemma3_text";
+  const double base = gemma3 ? 1e6 : 10000;
+  // Transformers 5 writes one object in place of the base and rope_scaling, or one for each kind of layers.
+  const bool together = reader.find("rope_parameters") != nullptr;
+  const std::string key = together ? "rope_parameters" : "rope_scaling";
+  json turning = json::object();
+  if (const json* const found = reader.find(key)) {
+    if (found->is_object()) {
+      turning = *found;
+    } else {
+      reader.problem(key, "is " + found->dump() + "; an object is needed");
+    }
+  }
+  const double old_part = reader.number(part_key, part, 0, 1);
+  const auto in = [&](const json& its) {
+    Reader inner(its, problems);
+    return read_rope(its, inner, "rope_theta", base, inner.number("partial_rotary_factor", old_part, 0, 1), config,
+                     problems);
+  };
+  if (together && turning.contains("full_attention")) {
+    config.rope = in(turning.at("full_attention"));
+    if (config.window) config.local_rope = in(turning.value("sliding_attention", json::object()));
+    return;
+  }
+  if (together) {
+    config.rope = in(turning);
+  } else {
+    Reader outer(object, problems);
+    config.rope = read_rope(turning, outer, base_key, base, old_part, config, problems);
+  }
+  if (gemma3 && config.window) {
+    config.local_rope = config.rope;
+    config.local_rope->base = reader.number("rope_local_base_freq", 10000, 1, 1e12);
+    config.local_rope->scaling = {};
+  }
+}
+
+void read_neox(const json& object, Reader& reader, Config& config, std::vector<std::string>& problems) {
+  config.family = Family::kNeox;
+  config.norm = Norm::kLayer;
+  config.gated = false;
+  config.fused = config.qkv_by_head = true;
+  config.hidden = reader.size("hidden_size");
+  config.layers = reader.size("num_hidden_layers", {}, kMostLayers);
+  config.heads = config.kv_heads = reader.size("num_attention_heads");
+  config.intermediate = reader.size("intermediate_size", 4 * config.hidden);
+  config.positions = reader.size("max_position_embeddings", 2048);
+  config.norm_epsilon = reader.number("layer_norm_eps", 1e-5, 1e-12, 1);
+  config.qkv_bias = config.o_bias = reader.boolean("attention_bias", true);
+  config.mlp_bias = true;
+  config.parallel = reader.boolean("use_parallel_residual", true);
+  config.tied = reader.boolean("tie_word_embeddings", false);
+  config.attention_dropout = reader.number("attention_dropout", 0, 0, 0.999);
+  config.embedding_dropout = config.residual_dropout = reader.number("hidden_dropout", 0, 0, 0.999);
+  read_activation(reader, "hidden_act", "gelu", config);
+  if (config.hidden % config.heads != 0) {
+    reader.problem("num_attention_heads", "is " + std::to_string(config.heads) +
+                                              ", which does not divide hidden_size " + std::to_string(config.hidden));
+  }
+  config.head_size = std::max<std::int64_t>(1, config.hidden / config.heads);
+  read_ropes(object, reader, config, "rotary_emb_base", "rotary_pct", 0.25, problems);
+}
+
+/// A cap of scores or logits: null is none, a missing key what the architecture takes.
+double read_cap(Reader& reader, const std::string& key, double otherwise) {
+  if (reader.find(key) != nullptr) return reader.number(key, 0, 1e-3, 1e6);
+  return reader.has(key) ? 0 : otherwise;
 }
 
 void read_llama(const json& object, Reader& reader, Config& config, std::vector<std::string>& problems) {
   const std::string& type = config.model_type;
   const bool starcoder = type == "starcoder2";
-  const bool gemma = type == "gemma";
+  const bool gemma = type.starts_with("gemma");
   const bool olmo = type == "olmo2";
   const bool phi = type == "phi3";
   config.family = Family::kLlama;
@@ -245,9 +350,10 @@ void read_llama(const json& object, Reader& reader, Config& config, std::vector<
   config.qkv_bias = type == "qwen2" || bias || reader.boolean("attention_bias", false);
   config.o_bias = type != "qwen2" && (bias || reader.boolean("attention_bias", false));
   config.mlp_bias = bias || reader.boolean("mlp_bias", false);
-  config.qk_norm = type == "qwen3" || olmo;
+  config.qk_norm = type == "qwen3" || type == "gemma3_text" || olmo;
   config.qk_norm_whole = olmo;
-  config.norm_after = olmo;
+  config.norm_before = !olmo;
+  config.norm_after = olmo || (gemma && type != "gemma");
   config.fused = phi;
   config.tied = reader.boolean("tie_word_embeddings", gemma || starcoder);
   config.attention_dropout = reader.number("attention_dropout", 0, 0, 0.999);
@@ -260,36 +366,23 @@ void read_llama(const json& object, Reader& reader, Config& config, std::vector<
     config.norm_offset = 1;
     config.embedding_scale = std::sqrt(static_cast<double>(config.hidden));
     // The first files say "gelu" in hidden_act and mean the tanh form, which later ones write.
-    const std::string name = reader.text("hidden_act", "gelu_pytorch_tanh");
+    const std::string name = type == "gemma" ? reader.text("hidden_act", "gelu_pytorch_tanh") : "gelu";
     if (name != "gelu" && name != "gelu_pytorch_tanh") {
       reader.problem("hidden_act", "is \"" + name + "\"; gelu_pytorch_tanh is needed");
     }
     read_activation(reader, "hidden_activation", "gelu_pytorch_tanh", config);
+    if (type != "gemma") {
+      const bool second = type == "gemma2";
+      config.attention_scale = 1 / std::sqrt(reader.number("query_pre_attn_scalar", 256, 1, 1e6));
+      config.score_cap = read_cap(reader, "attn_logit_softcapping", second ? 50 : 0);
+      config.logit_cap = read_cap(reader, "final_logit_softcapping", second ? 30 : 0);
+      reader.must_be("use_bidirectional_attention", false);
+    }
   } else {
     read_activation(reader, "hidden_act", starcoder ? "gelu_pytorch_tanh" : "silu", config);
   }
   read_window(reader, config);
-  attention::RopeSettings rope;
-  // Transformers 5 writes one object in place of rope_theta and rope_scaling.
-  const bool together = reader.find("rope_parameters") != nullptr;
-  const std::string key = together ? "rope_parameters" : "rope_scaling";
-  json turning = json::object();
-  if (const json* const found = reader.find(key)) {
-    if (found->is_object()) {
-      turning = *found;
-    } else {
-      reader.problem(key, "is " + found->dump() + "; an object is needed");
-    }
-  }
-  Reader outer(together ? turning : object, problems);
-  rope.base = outer.number("rope_theta", 10000, 1, 1e12);
-  const double part = outer.number("partial_rotary_factor", reader.number("partial_rotary_factor", 1, 0, 1), 0, 1);
-  rope.rotary = static_cast<std::int64_t>(part * static_cast<double>(config.head_size));
-  if (rope.rotary % 2 != 0) {
-    reader.problem("head_dim", "an even number of channels must turn, not " + std::to_string(rope.rotary));
-  }
-  rope.scaling = read_scaling(turning, config.positions, problems);
-  config.rope = rope;
+  read_ropes(object, reader, config, "rope_theta", "partial_rotary_factor", 1, problems);
   reader.must_be("pretraining_tp", 1);
 }
 
@@ -310,23 +403,23 @@ std::optional<Config> read_hugging_face(const json& object, std::vector<std::str
   Reader reader(object, problems);
   Config config;
   config.model_type = reader.text("model_type", "");
-  static const std::set<std::string> kLlamas{"llama", "mistral",    "qwen2", "qwen3",
-                                             "gemma", "starcoder2", "olmo2", "phi3"};
-  if (config.model_type != "gpt2" && !kLlamas.contains(config.model_type)) {
-    reader.problem("model_type",
-                   "is \"" + config.model_type +
-                       "\"; Braise knows gpt2, llama, mistral, qwen2, qwen3, gemma, starcoder2, olmo2 and "
-                       "phi3");
+  const auto& classes = class_names();
+  if (!classes.contains(config.model_type)) {
+    std::string known;
+    for (const auto& [type, name] : classes) known += (known.empty() ? "" : ", ") + type;
+    reader.problem("model_type", "is \"" + config.model_type + "\"; Braise knows " + known);
     return std::nullopt;
   }
   config.vocabulary = reader.size("vocab_size");
   config.initial_std = reader.number("initializer_range", 0.02, 0, 10);
   if (config.model_type == "gpt2") {
     read_gpt2(reader, config);
+  } else if (config.model_type == "gpt_neox") {
+    read_neox(object, reader, config, problems);
   } else {
     read_llama(object, reader, config, problems);
   }
-  config.attention_scale = 1 / std::sqrt(static_cast<double>(config.head_size));
+  if (config.attention_scale == 0) config.attention_scale = 1 / std::sqrt(static_cast<double>(config.head_size));
   if (config.heads % config.kv_heads != 0) {
     reader.problem("num_key_value_heads", "is " + std::to_string(config.kv_heads) +
                                               ", which does not divide num_attention_heads " +
@@ -345,93 +438,6 @@ Config read_hugging_face(const std::filesystem::path& path) {
   std::string text;
   for (const std::string& problem : problems) text += "\n  " + path.string() + ": " + problem;
   throw core::Error("a model that cannot be read:" + text);
-}
-
-json to_hugging_face(const Config& config) {
-  static const std::map<std::string, std::string> kClasses{{"gpt2", "GPT2LMHeadModel"},
-                                                           {"llama", "LlamaForCausalLM"},
-                                                           {"mistral", "MistralForCausalLM"},
-                                                           {"qwen2", "Qwen2ForCausalLM"},
-                                                           {"qwen3", "Qwen3ForCausalLM"},
-                                                           {"gemma", "GemmaForCausalLM"},
-                                                           {"starcoder2", "Starcoder2ForCausalLM"},
-                                                           {"olmo2", "Olmo2ForCausalLM"},
-                                                           {"phi3", "Phi3ForCausalLM"}};
-  json object{{"architectures", {kClasses.at(config.model_type)}},
-              {"model_type", config.model_type},
-              {"vocab_size", config.vocabulary},
-              {"tie_word_embeddings", config.tied},
-              {"initializer_range", config.initial_std}};
-  if (config.family == Family::kGpt2) {
-    object.update(
-        {{"n_embd", config.hidden},
-         {"n_layer", config.layers},
-         {"n_head", config.heads},
-         {"n_positions", config.positions},
-         {"n_ctx", config.positions},
-         {"n_inner", config.intermediate},
-         {"layer_norm_epsilon", config.norm_epsilon},
-         {"activation_function", config.activation == Activation::kGeluTanh ? "gelu_new" : name_of(config.activation)},
-         {"embd_pdrop", config.embedding_dropout},
-         {"attn_pdrop", config.attention_dropout},
-         {"resid_pdrop", config.residual_dropout}});
-    return object;
-  }
-  const bool starcoder = config.model_type == "starcoder2";
-  object.update({{"hidden_size", config.hidden},
-                 {"intermediate_size", config.intermediate},
-                 {"num_hidden_layers", config.layers},
-                 {"num_attention_heads", config.heads},
-                 {"num_key_value_heads", config.kv_heads},
-                 {"head_dim", config.head_size},
-                 {"max_position_embeddings", config.positions},
-                 {starcoder ? "norm_epsilon" : "rms_norm_eps", config.norm_epsilon},
-                 {config.model_type == "gemma" ? "hidden_activation" : "hidden_act", name_of(config.activation)},
-                 {"rope_theta", config.rope->base},
-                 {"attention_dropout", config.attention_dropout}});
-  if (starcoder) {
-    object.update({{"use_bias", config.qkv_bias},
-                   {"residual_dropout", config.residual_dropout},
-                   {"embedding_dropout", config.embedding_dropout}});
-  } else if (config.model_type == "phi3") {
-    object["resid_pdrop"] = config.residual_dropout;
-    object["embd_pdrop"] = 0.0;
-  } else if (config.model_type != "qwen2") {
-    object["attention_bias"] = config.qkv_bias;
-    if (config.model_type != "olmo2") object["mlp_bias"] = config.mlp_bias;
-  }
-  if (config.window) {
-    object["sliding_window"] = *config.window;
-    object["use_sliding_window"] = true;
-    if (config.model_type.starts_with("qwen")) object["max_window_layers"] = 0;
-  }
-  if (config.rope->rotary != config.head_size) {
-    object["partial_rotary_factor"] = static_cast<double>(config.rope->rotary) / static_cast<double>(config.head_size);
-  }
-  json scaling;
-  if (const auto* const linear = std::get_if<attention::LinearScaling>(&config.rope->scaling)) {
-    scaling = {{"rope_type", "linear"}, {"factor", linear->factor}};
-  } else if (const auto* const ntk = std::get_if<attention::DynamicNtkScaling>(&config.rope->scaling)) {
-    scaling = {{"rope_type", "dynamic"}, {"factor", ntk->factor}};
-  } else if (const auto* const llama3 = std::get_if<attention::Llama3Scaling>(&config.rope->scaling)) {
-    scaling = {{"rope_type", "llama3"},
-               {"factor", llama3->factor},
-               {"low_freq_factor", llama3->low_frequency_factor},
-               {"high_freq_factor", llama3->high_frequency_factor},
-               {"original_max_position_embeddings", llama3->original_positions}};
-  } else if (const auto* const yarn = std::get_if<attention::YarnScaling>(&config.rope->scaling)) {
-    scaling = {{"rope_type", "yarn"},
-               {"factor", yarn->factor},
-               {"beta_fast", yarn->beta_fast},
-               {"beta_slow", yarn->beta_slow},
-               {"truncate", yarn->whole_channels},
-               {"original_max_position_embeddings", yarn->original_positions}};
-    if (yarn->attention_factor) scaling["attention_factor"] = *yarn->attention_factor;
-    if (yarn->mscale) scaling["mscale"] = *yarn->mscale;
-    if (yarn->mscale_all) scaling["mscale_all_dim"] = *yarn->mscale_all;
-  }
-  if (!scaling.is_null()) object["rope_scaling"] = scaling;
-  return object;
 }
 
 }  // namespace braise::model

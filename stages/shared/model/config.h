@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,19 +19,21 @@ namespace braise::model {
 enum class Family : std::uint8_t {
   kGpt2,   ///< fused c_attn, weights stored inputs x outputs, learned positions
   kLlama,  ///< separate projections, weights stored outputs x inputs, rotary positions
+  kNeox,   ///< fused query_key_value, weights stored outputs x inputs, rotary positions
 };
 
 enum class Norm : std::uint8_t { kLayer, kRms };
 
-/// A decoder-only transformer, described: every model of both families is this data over one block,
+/// A decoder-only transformer, described: every model of all families is this data over one block,
 ///
-///     x = x + o_proj(attention(rope(qk_norm(qkv_proj(norm(x))))))
-///     x = x + down_proj(act(gate_proj(norm(x))) up_proj(norm(x)))      or   down_proj(act(up_proj(norm(x))))
+///     y = x + o_proj(attention(rope(qk_norm(qkv_proj(norm(x))))))
+///     z = y + down_proj(act(gate_proj(norm(y))) up_proj(norm(y)))      or   down_proj(act(up_proj(norm(y))))
 ///
-/// or, with norm_after, x + norm(branch(x)) in place of x + branch(norm(x)).
+/// with x + norm(branch(x)) or x + norm(branch(norm(x))) in place of x + branch(norm(x)), as norm_before and norm_after
+/// say, and with the second branch of x rather than of y where it is `parallel`.
 struct Config {
   std::string model_type;  ///< Hugging Face's: "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "starcoder2",
-                           ///< "olmo2", "phi3"
+                           ///< "olmo2", "phi3", "gemma2", "gemma3_text", "gpt_neox"
   Family family = Family::kLlama;
   std::int64_t vocabulary = 0;  ///< V
   std::int64_t layers = 0;
@@ -52,20 +55,29 @@ struct Config {
   bool mlp_bias = false;
   bool qk_norm = false;        ///< an RMS norm of each head of q and k, before the rotation
   bool qk_norm_whole = false;  ///< it is one norm of all heads together
-  bool norm_after = false;     ///< norms are of what a block's two parts add, not of what they read
+  bool norm_before = true;     ///< there are norms of what a block's two parts read
+  bool norm_after = false;     ///< there are norms of what they add
+  bool parallel = false;       ///< the feed-forward part reads what attention reads; with norm_before
   bool fused = false;          ///< q, k and v are one parameter, gate and up another, in checkpoints of Llamas too
+  bool qkv_by_head = false;    ///< its rows are q, k and v of the first head, of the second ...; as many of each
   bool tied = false;           ///< the head is the token embedding
 
-  std::optional<attention::RopeSettings> rope;  ///< none: learned positions
-  std::optional<std::int64_t> window;           ///< of every layer
-  double attention_scale = 0;                   ///< of scores; usually 1 / sqrt(D)
-  double embedding_scale = 1;                   ///< of token embeddings (sqrt(C): Gemma)
+  std::optional<attention::RopeSettings> rope;        ///< none: learned positions
+  std::optional<attention::RopeSettings> local_rope;  ///< of layers with a window, where they have one of their own
+  std::optional<std::int64_t> window;                 ///< of all layers but full_layers
+  std::set<std::int64_t> full_layers;                 ///< not all; none without a window
+  double attention_scale = 0;                         ///< of scores; usually 1 / sqrt(D)
+  double score_cap = 0;                               ///< of scores, by core::soft_cap; 0: none
+  double logit_cap = 0;                               ///< of logits
+  double embedding_scale = 1;                         ///< of token embeddings (sqrt(C): Gemma)
 
   double embedding_dropout = 0;
   double attention_dropout = 0;  ///< of weights
   double residual_dropout = 0;   ///< of what a block adds
 
   double initial_std = 0.02;
+
+  bool has_window(std::int64_t layer) const { return window && !full_layers.contains(layer); }
 
   /// All parameters, a tied head counted once.
   std::int64_t parameter_count() const;

@@ -6,6 +6,7 @@
 #include "kernels/core/add.h"
 #include "kernels/core/copy.h"
 #include "kernels/core/error.h"
+#include "kernels/core/soft_cap.h"
 #include "kernels/embedding/embedding.h"
 #include "stages/shared/model/decoder_state.h"
 
@@ -56,6 +57,7 @@ void Decoder::State::need_rope(std::int64_t most) {
   const auto own = [&](std::int64_t length) { return dynamic != nullptr && length > dynamic->original_positions; };
   if (own(most) || own(rope_positions) ? most == rope_positions : most <= rope_positions) return;
   rope = attention::make_rope_table(stream, *config.rope, most);
+  if (config.local_rope) local_rope = attention::make_rope_table(stream, *config.local_rope, most);
   rope_positions = most;
 }
 
@@ -98,6 +100,15 @@ void Decoder::State::need_end(const Packs& packs) const {
 void Decoder::State::end_used() const {
   values_used(units.end);
   if (config.tied) values_used(units.tokens);
+}
+
+void Decoder::State::cap(const TensorView& logits) const {
+  if (config.logit_cap > 0) core::soft_cap(stream, logits, static_cast<float>(config.logit_cap));
+}
+
+loss::CrossEntropy Decoder::State::capped(loss::CrossEntropy loss) const {
+  loss.logit_cap = static_cast<float>(config.logit_cap);
+  return loss;
 }
 
 Tensor Decoder::State::run_blocks(const Batch& batch, bool keep) {
@@ -162,6 +173,7 @@ void Decoder::logits(const TensorView& logits, const Batch& batch) {
   s.need_end({.forward = true, .backward = false});
   s.norm(normed.view, statistics, x.view, s.final_norm, "final norm");
   linear::matmul(s.stream, logits, normed.view, s.packed_head);
+  s.cap(logits);
   s.end_used();
 }
 
@@ -213,6 +225,7 @@ void Decoder::extend(const TensorView& logits, const ConstTensorView& ids, KvCac
   s.need_end({.forward = true, .backward = false});
   s.norm(normed.view, statistics, last.view, s.final_norm, "final norm");
   linear::matmul(s.stream, logits.reshaped(Shape{1, ends, s.config.vocabulary}), normed.view, s.packed_head);
+  s.cap(logits);
   s.end_used();
   cache.advance(extensions);
 }
@@ -230,7 +243,7 @@ void Decoder::State::compute_losses(const TensorView& losses, const Batch& batch
   loss_log_sums = activation(Shape{rows}, Dtype::kFloat32, "loss");
   loss::linear_cross_entropy_forward(stream, losses.reshaped(Shape{rows}), loss_log_sums.view,
                                      final_normed.view.as_rows(), packed_head, batch.targets.reshaped(Shape{rows}),
-                                     loss);
+                                     capped(loss));
   if (keep) return;  // the backward pass begins with the end
   end_used();
   last = {};
@@ -263,7 +276,7 @@ void Decoder::backward(const ConstTensorView& weights, const Batch& batch, const
     loss::linear_cross_entropy_backward(s.stream, d_normed.view.as_rows(), s.head_gradient(),
                                         weights.reshaped(Shape{rows}), s.loss_log_sums.view,
                                         s.final_normed.view.as_rows(), s.packed_head, s.head_value().value.view,
-                                        batch.targets.reshaped(Shape{rows}), settings);
+                                        batch.targets.reshaped(Shape{rows}), s.capped(settings));
     s.final_normed = {};
     s.loss_log_sums = {};
     s.norm_backward(dx.view, d_normed.view, s.last.view, s.final_statistics, s.final_norm, Accumulate::kOverwrite);

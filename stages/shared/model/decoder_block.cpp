@@ -94,6 +94,16 @@ void Decoder::State::add_normed_product(const TensorView& y, const ConstTensorVi
 }
 
 Decoder::State::Heads Decoder::State::heads(const Saved& s) const {
+  if (config.qkv_by_head) {
+    const TensorView& rows = s.qkv.view;
+    const auto every_third = [&](std::int64_t first) {
+      const TensorView from = rows.slice(2, first * config.head_size, rows.extent(2));
+      const Shape shape{rows.extent(0), rows.extent(1), config.heads, config.head_size};
+      const std::array<std::int64_t, 4> strides{rows.stride(0), rows.stride(1), 3 * config.head_size, 1};
+      return TensorView(from.raw(), rows.dtype(), shape, strides, rows.device());
+    };
+    return {every_third(0), every_third(1), every_third(2)};
+  }
   const TensorView all = as_heads(s.qkv.view, config.heads + 2 * config.kv_heads);
   const TensorView v = all.slice(2, config.heads + config.kv_heads, config.heads + 2 * config.kv_heads);
   const TensorView qk = s.qk.view ? as_heads(s.qk.view, config.heads + config.kv_heads) : all;
@@ -107,10 +117,11 @@ TensorView Decoder::State::norm_rows(const TensorView& heads) const {
   return TensorView(heads.raw(), heads.dtype(), shape, strides, heads.device());
 }
 
-attention::Mask Decoder::State::mask(const Batch& batch) const {
+attention::Mask Decoder::State::mask(const Batch& batch, std::size_t layer) const {
   attention::Mask mask;
-  if (config.window) mask.window = *config.window;
+  if (config.has_window(static_cast<std::int64_t>(layer))) mask.window = *config.window;
   mask.document_starts = batch.document_starts;
+  mask.score_cap = static_cast<float>(config.score_cap);
   return mask;
 }
 
@@ -128,14 +139,14 @@ void Decoder::State::attend(Saved& s, const Batch& batch, std::size_t layer, con
   if (cache != nullptr) {
     const Heads h = heads(s);
     return cache->attend(stream, static_cast<std::int64_t>(layer), extensions, as_heads(s.attended.view, config.heads),
-                         h.q, h.k, h.v, static_cast<float>(config.attention_scale), mask(batch));
+                         h.q, h.k, h.v, static_cast<float>(config.attention_scale), mask(batch, layer));
   }
   s.log_sums = activation(Shape{sequences, config.heads, length}, Dtype::kFloat32, owner);
   const Heads h = heads(s);
   const std::vector<RandomStream> streams = attention_streams(batch, layer);
   const attention::Dropout dropout{streams.empty() ? 0 : config.attention_dropout, streams};
   attention::attention_forward(stream, as_heads(s.attended.view, config.heads), s.log_sums.view, h.q, h.k, h.v,
-                               static_cast<float>(config.attention_scale), mask(batch), dropout);
+                               static_cast<float>(config.attention_scale), mask(batch, layer), dropout);
 }
 
 Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t layer) const {
@@ -145,7 +156,7 @@ Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t l
   const std::int64_t length = batch.ids.extent(1);
   const auto rows = [&](std::int64_t width) { return Shape{sequences, length, width}; };
 
-  if (!config.norm_after) {
+  if (config.norm_before) {
     s.normed1 = activation(rows(config.hidden), owner + " norm");
     norm(s.normed1.view, s.statistics1, s.input.view, block.norm1, owner + " norm");
   }
@@ -161,7 +172,7 @@ Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t l
           activation(config.qk_norm_whole ? Shape{sequences, length} : Shape{sequences, length, x.extent(2)},
                      Dtype::kFloat32, owner + " qkv");
       norm::rms_norm_forward(stream, norm_rows(y), statistics.inverse_std.view, norm_rows(x), weight.value.view,
-                             epsilon);
+                             epsilon, static_cast<float>(config.norm_offset));
     };
     norm_heads(normed.q, s.q_statistics, raw.q, block.q_norm);
     norm_heads(normed.k, s.k_statistics, raw.k, block.k_norm);
@@ -169,18 +180,20 @@ Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t l
   if (config.rope) {
     const Heads h = heads(s);
     for (const TensorView& x : {h.q, h.k}) {
-      attention::rope_forward(stream, x, x, rope, rope_positions_of(batch), attention::RopePairing::kHalves);
+      attention::rope_forward(stream, x, x, rope_of(layer), rope_positions_of(batch), attention::RopePairing::kHalves);
     }
   }
   attend(s, batch, layer, owner + " attention");
   s.middle = activation(rows(config.hidden), owner + " residual");
   if (config.norm_after) {
-    add_normed_product(s.middle.view, s.input.view, s.attended.view, block.o, block.norm1, s.added1, s.statistics1,
-                       owner);
+    add_normed_product(s.middle.view, s.input.view, s.attended.view, block.o, block.after1, s.added1,
+                       s.added1_statistics, owner);
   } else {
     add_product(s.middle.view, s.input.view, s.attended.view, block.o, batch, layer, Site::kAfterAttention);
+  }
+  if (config.norm_before) {
     s.normed2 = activation(rows(config.hidden), owner + " norm");
-    norm(s.normed2.view, s.statistics2, s.middle.view, block.norm2, owner + " norm");
+    norm(s.normed2.view, s.statistics2, config.parallel ? s.input.view : s.middle.view, block.norm2, owner + " norm");
   }
   s.up = activation(rows((config.gated ? 2 : 1) * config.intermediate), owner + " mlp");
   multiply(s.up.view, s.read2().view, block.up);
@@ -193,8 +206,8 @@ Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t l
   }
   Tensor output = activation(rows(config.hidden), owner + " residual");
   if (config.norm_after) {
-    add_normed_product(output.view, s.middle.view, s.activated.view, block.down, block.norm2, s.added2, s.statistics2,
-                       owner);
+    add_normed_product(output.view, s.middle.view, s.activated.view, block.down, block.after2, s.added2,
+                       s.added2_statistics, owner);
   } else {
     add_product(output.view, s.middle.view, s.activated.view, block.down, batch, layer, Site::kAfterFeedForward);
   }
@@ -219,15 +232,18 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
     return branch;
   };
 
+  // Of parallel parts: what the feed-forward part gives the block's input, which attention's shall not see.
+  Tensor d_input;
+
   // What a branch read was the stream itself, or a norm of it.
   const auto add_to_stream = [&](const Tensor& d_read, const Tensor& x, const Statistics& statistics,
                                  const NormParameters& with) {
-    if (config.norm_after) return core::add(stream, dy.view, d_read.view);
+    if (!config.norm_before) return core::add(stream, dy.view, d_read.view);
     norm_backward(dy.view, d_read.view, x.view, statistics, with, Accumulate::kAdd);
   };
 
   {
-    const Tensor branch = of_branch(Site::kAfterFeedForward, s.added2, s.statistics2, block.norm2);
+    const Tensor branch = of_branch(Site::kAfterFeedForward, s.added2, s.added2_statistics, block.after2);
     s.added2 = {};
     const Tensor d_up = activation(s.up.view.shape(), owner + " mlp gradient");
     {
@@ -247,12 +263,17 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
     s.up = {};
     const Tensor d_read = activation(s.middle.view.shape(), owner + " norm gradient");
     multiply_backward(d_read.view, d_up.view, s.read2().view, block.up);
-    add_to_stream(d_read, s.middle, s.statistics2, block.norm2);
+    if (config.parallel) {
+      d_input = activation(s.input.view.shape(), owner + " norm gradient");
+      norm_backward(d_input.view, d_read.view, s.input.view, s.statistics2, block.norm2, Accumulate::kOverwrite);
+    } else {
+      add_to_stream(d_read, s.middle, s.statistics2, block.norm2);
+    }
     s.normed2 = {};
     s.middle = {};
   }
   {
-    const Tensor branch = of_branch(Site::kAfterAttention, s.added1, s.statistics1, block.norm1);
+    const Tensor branch = of_branch(Site::kAfterAttention, s.added1, s.added1_statistics, block.after1);
     s.added1 = {};
     const Tensor d_qkv = activation(s.qkv.view.shape(), owner + " qkv gradient");
     {
@@ -267,10 +288,11 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
       const attention::Dropout dropout{streams.empty() ? 0 : config.attention_dropout, streams};
       attention::attention_backward(stream, dh.q, dh.k, dh.v, as_heads(d_attended.view, config.heads),
                                     as_heads(s.attended.view, config.heads), s.log_sums.view, h.q, h.k, h.v,
-                                    static_cast<float>(config.attention_scale), mask(batch), dropout);
+                                    static_cast<float>(config.attention_scale), mask(batch, layer), dropout);
       if (config.rope) {
         for (const TensorView& dx : {dh.q, dh.k}) {
-          attention::rope_backward(stream, dx, dx, rope, rope_positions_of(batch), attention::RopePairing::kHalves);
+          attention::rope_backward(stream, dx, dx, rope_of(layer), rope_positions_of(batch),
+                                   attention::RopePairing::kHalves);
         }
       }
       if (config.qk_norm) {
@@ -279,7 +301,8 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
         const auto of_heads = [&](const TensorView& dx, const TensorView& x, const Statistics& statistics,
                                   const Value& weight) {
           norm::rms_norm_backward(stream, norm_rows(dx), weight.gradient.view, norm_rows(dx), norm_rows(x),
-                                  statistics.inverse_std.view, weight.value.view, Accumulate::kOverwrite);
+                                  statistics.inverse_std.view, weight.value.view, Accumulate::kOverwrite,
+                                  static_cast<float>(config.norm_offset));
         };
         of_heads(dh.q, raw.q, s.q_statistics, block.q_norm);
         of_heads(dh.k, raw.k, s.k_statistics, block.k_norm);
@@ -289,6 +312,7 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
     multiply_backward(d_read.view, d_qkv.view, s.read1().view, block.qkv);
     add_to_stream(d_read, s.input, s.statistics1, block.norm1);
   }
+  if (d_input.view) core::add(stream, dy.view, d_input.view);
   s = {};
   return dy;
 }

@@ -68,6 +68,14 @@ Value& Decoder::State::value_of(const ParameterSpec& spec) {
       return block.up.bias;
     case Role::kDownWeight:
       return block.down.weight;
+    case Role::kAfter1Weight:
+      return block.after1.weight;
+    case Role::kAfter1Bias:
+      return block.after1.bias;
+    case Role::kAfter2Weight:
+      return block.after2.weight;
+    case Role::kAfter2Bias:
+      return block.after2.bias;
     default:
       return block.down.bias;
   }
@@ -76,7 +84,7 @@ Value& Decoder::State::value_of(const ParameterSpec& spec) {
 void Decoder::State::make_parameters() {
   blocks.resize(static_cast<std::size_t>(config.layers));
   for (Block& block : blocks) {
-    for (Linear* const linear : linears(block)) linear->outputs_first = config.family == Family::kLlama;
+    for (Linear* const linear : linears(block)) linear->outputs_first = config.family != Family::kGpt2;
   }
   const std::vector<ParameterSpec> specs = parameter_specs(config);
   for (const ParameterSpec& spec : specs) {
@@ -187,7 +195,7 @@ void Decoder::initialise(std::uint64_t seed) {
 
 const weights::TensorInfo* find_parameter(const weights::Weights& weights, const ParameterSpec& spec) {
   if (const weights::TensorInfo* const found = weights.find(spec.name)) return found;
-  for (const std::string& prefix : {std::string("transformer."), std::string("model.")}) {
+  for (const std::string& prefix : {std::string("transformer."), std::string("model."), std::string("gpt_neox.")}) {
     if (!spec.name.starts_with(prefix)) continue;
     if (const weights::TensorInfo* const found = weights.find(spec.name.substr(prefix.size()))) return found;
   }
@@ -208,10 +216,12 @@ void check_weights(const weights::Weights& weights, const Config& config) {
     }
   }
   for (const weights::TensorInfo& tensor : weights.tensors()) {
-    // Old GPT-2 files hold the causal mask, and Llama files the frequencies, as if they were weights.
-    const bool constant = tensor.name.ends_with(".attn.bias") || tensor.name.ends_with(".attn.masked_bias") ||
-                          tensor.name.ends_with("rotary_emb.inv_freq");
-    const bool tied_head = tensor.name == "lm_head.weight" && config.tied;
+    // Old files of GPT-2 and GPT-NeoX hold the causal mask, and of Llama the frequencies, as if they were weights.
+    static const std::set<std::string> kConstants{".attn.bias", ".attn.masked_bias", ".attention.bias",
+                                                  ".attention.masked_bias", "rotary_emb.inv_freq"};
+    const bool constant = std::any_of(kConstants.begin(), kConstants.end(),
+                                      [&](const std::string& end) { return tensor.name.ends_with(end); });
+    const bool tied_head = tensor.name == head_name(config) && config.tied;
     if (!used.contains(tensor.name) && !constant && !tied_head)
       problems += "\n  " + tensor.name + " is not the model's";
   }
@@ -223,13 +233,14 @@ void Decoder::load(const weights::Weights& weights) {
   for (const Parameter& parameter : state_->parameters) {
     weights.read(state_->stream, find_parameter(weights, parameter.spec)->name, parameter.value);
   }
-  if (state_->config.tied && weights.find("lm_head.weight") != nullptr) {
+  const std::string name = head_name(state_->config);
+  if (state_->config.tied && weights.find(name) != nullptr) {
     const TensorView& value = state_->tokens.value.view;
     const Tensor head = state_->stream.arena().tensor(value.dtype(), value.shape(), Category::kWorkspace, "load");
-    weights.read(state_->stream, "lm_head.weight", head.view);
+    weights.read(state_->stream, name, head.view);
     const auto* const bytes = static_cast<const std::byte*>(head.view.raw());
     if (!std::equal(bytes, bytes + head.view.bytes(), static_cast<const std::byte*>(value.raw()))) {
-      throw core::Error("weights that do not fit the model: lm_head.weight differs from the embedding it is tied to");
+      throw core::Error("weights that do not fit the model: " + name + " differs from the embedding it is tied to");
     }
   }
   values_changed();

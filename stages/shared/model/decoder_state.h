@@ -63,6 +63,8 @@ struct Block {
   NormParameters norm2;
   Linear up;
   Linear down;
+  NormParameters after1;
+  NormParameters after2;
 };
 
 /// What a block's forward pass keeps.
@@ -77,12 +79,14 @@ struct Saved {
   core::Tensor attended;
   core::Tensor log_sums;
   core::Tensor added1;  ///< with norm_after: what attention adds, before its norm
+  Statistics added1_statistics;
   core::Tensor middle;  ///< the residual stream after attention
   Statistics statistics2;
   core::Tensor normed2;
   core::Tensor up;  ///< before the activation; of gated models: gate, then up
   core::Tensor activated;
   core::Tensor added2;  ///< with norm_after: what the feed-forward part adds, before its norm
+  Statistics added2_statistics;
 
   /// What the products of the two parts read.
   const core::Tensor& read1() const { return normed1.view ? normed1 : input; }
@@ -108,6 +112,7 @@ struct Decoder::State {
   Value tied_head;  ///< of those that are: its gradient
   linear::PackedMatrix packed_head;
   attention::RopeTable rope;
+  attention::RopeTable local_rope;
   std::int64_t rope_positions = 0;
 
   // The cached sequences that a pass extends, if it does.
@@ -208,12 +213,17 @@ struct Decoder::State {
   Heads heads(const Saved& s) const;
   /// What the norms of q and k take as rows: heads, or all heads of a token.
   core::TensorView norm_rows(const core::TensorView& heads) const;
-  attention::Mask mask(const Batch& batch) const;
+  attention::Mask mask(const Batch& batch, std::size_t layer) const;
+  const attention::RopeTable& rope_of(std::size_t layer) const {
+    return config.local_rope && config.has_window(static_cast<std::int64_t>(layer)) ? local_rope : rope;
+  }
   std::vector<core::RandomStream> attention_streams(const Batch& batch, std::size_t layer) const;
   void attend(Saved& s, const Batch& batch, std::size_t layer, const std::string& owner) const;
 
   core::Tensor forward_block(Saved& s, const Batch& batch, std::size_t layer) const;
   core::Tensor backward_block(Saved& s, core::Tensor dy, const Batch& batch, std::size_t layer) const;
+  void cap(const core::TensorView& logits) const;
+  loss::CrossEntropy capped(loss::CrossEntropy loss) const;
   void compute_losses(const core::TensorView& losses, const Batch& batch, const loss::CrossEntropy& loss, bool keep);
   /// The residual stream at the end; with `keep`, what a backward pass needs stays.
   core::Tensor run_blocks(const Batch& batch, bool keep);

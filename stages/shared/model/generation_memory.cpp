@@ -32,10 +32,11 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
   memory.parameters = size * config.parameter_count();
   memory.kv = kv_cache_bytes(config, compute, shape.sequences, shape.positions);
 
-  // All of one block, norms before its parts or after them: see decoder_block.cpp. Then the last rows of each sequence.
+  // All of one block: see decoder_block.cpp. Then the last rows of each sequence.
   const std::int64_t statistics = config.norm == Norm::kLayer ? 2 : 1;
-  std::int64_t computed = c + c + qkv + q + c + c + up + f + c;
-  std::int64_t floats = 2 * statistics;
+  const std::int64_t norms = (config.norm_before ? 2 : 0) + (config.norm_after ? 2 : 0);
+  std::int64_t computed = (3 + norms) * c + qkv + q + up + f;
+  std::int64_t floats = norms * statistics;
   if (config.qk_norm) {
     computed += q + config.kv_heads * d;
     floats += config.qk_norm_whole ? 2 : config.heads + config.kv_heads;
@@ -55,6 +56,7 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
   const std::int64_t sampling = shape.threads * config.vocabulary * kRankedBytes;
   memory.workspace = packed + std::max({attention, product, sampling});
   if (config.rope) memory.workspace += shape.positions * config.rope->rotary * kFloatBytes;
+  if (config.local_rope) memory.workspace += shape.positions * config.local_rope->rotary * kFloatBytes;
   return memory;
 }
 

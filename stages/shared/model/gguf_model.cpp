@@ -372,7 +372,7 @@ std::string gguf_name(const ParameterSpec& spec) {
     table = kInLayer;
   }
   const auto found = std::ranges::find(table, name, [](const auto& row) { return std::string(row.first); });
-  if (name == "post_attention_layernorm" && spec.role == Role::kNorm1Weight) {  // which only some name rightly
+  if (name == "post_attention_layernorm" && spec.role == Role::kAfter1Weight) {  // which only some name rightly
     return prefix + "post_attention_norm" + kind;
   }
   core::require(found != table.end(), "open_gguf_model", "a parameter has no name in GGUF files");

@@ -29,7 +29,9 @@ class Activations {
         up_((config.gated ? 2 : 1) * config.intermediate * size),
         activated_(config.intermediate * size),
         attended_(q_ + config.heads * kFloatBytes),
-        norm_after_(config.norm_after),
+        norm_before_(config.norm_before ? 1 : 0),
+        norm_after_(config.norm_after ? 1 : 0),
+        beside_(config.parallel ? stream_ : 0),
         branch_(config.norm_after || config.residual_dropout > 0 ? stream_ : 0) {
     if (!config.qk_norm) return;
     qk_ = (config.heads + config.kv_heads) * config.head_size * size;
@@ -53,7 +55,10 @@ class Activations {
   }
 
   /// All that a block makes, with its input.
-  std::int64_t whole() const { return 4 * stream_ + 2 * statistics_ + qkv_ + qk_ + attended_ + up_ + activated_; }
+  std::int64_t whole() const {
+    const std::int64_t norms = 2 * (norm_before_ + norm_after_);
+    return (2 + norms) * stream_ + norms * statistics_ + qkv_ + qk_ + attended_ + up_ + activated_;
+  }
 
   std::int64_t kept(std::int64_t layer) const {
     if (recomputed(layer)) return stream_;
@@ -66,20 +71,21 @@ class Activations {
   /// With the gradients of the output, of what the last product gave, of `up` and of `activated`.
   std::int64_t mlp_backward(std::int64_t layer) const {
     const std::int64_t saved = recomputed(layer) ? whole() : kept(layer);
-    return saved - (norm_after_ ? stream_ : 0) + stream_ + branch_ + up_ + activated_;
+    return saved - norm_after_ * stream_ + stream_ + branch_ + up_ + activated_;
   }
 
   /// With the gradients of the output, of what the last product gave, of `qkv`, and then of `attended` or of the input.
   std::int64_t attention_backward() const {
-    const std::int64_t saved = whole() - up_ - activated_ - (norm_after_ ? 3 : 2) * stream_;
-    return saved + stream_ + branch_ + qkv_ + std::max(q_, stream_);
+    const std::int64_t saved = whole() - up_ - activated_ - (1 + norm_before_ + 2 * norm_after_) * stream_;
+    return saved + stream_ + branch_ + beside_ + qkv_ + std::max(q_, stream_);
   }
 
   std::int64_t layers_;
   Checkpointing checkpointing_;
   std::int64_t stream_, statistics_, q_, qkv_, up_, activated_, attended_;
   std::int64_t qk_ = 0;
-  bool norm_after_;
+  std::int64_t norm_before_, norm_after_;  ///< of each of the two parts
+  std::int64_t beside_;                    ///< of parallel parts: the gradient that one of them gives
   std::int64_t branch_;
 };
 
@@ -110,10 +116,12 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
     packs += config.layers * (packed_bytes(compute, depth, columns) + packed_bytes(compute, columns, depth));
   }
   if (config.rope) packs += length * config.rope->rotary * kFloatBytes;
+  if (config.local_rope) packs += length * config.local_rope->rotary * kFloatBytes;
 
   // Of each thread that multiplies: the sums of some tiles, and rows that do not lie as they are read.
   const auto tiles = [&](std::int64_t depth) {
-    const std::int64_t sums = kTileRows * kTileColumns * kFloatBytes * (depth > kPartDepth && !in_place ? kGroupTiles : 1);
+    const std::int64_t sums =
+        kTileRows * kTileColumns * kFloatBytes * (depth > kPartDepth && !in_place ? kGroupTiles : 1);
     return threads * (sums + kTileRows * depth * operand);
   };
   // y += a' b for a and b of so many rows: b is packed, or each thread packs a block of both.
@@ -121,16 +129,16 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
     return in_place ? threads * kBlockBytes : packed_bytes(compute, rows, columns) + tiles(rows);
   };
   const std::int64_t chunk = std::min(kLossTokens, config.vocabulary);
-  const std::int64_t loss = tokens * (chunk * size + c * kFloatBytes) +
-                            std::max({product(chunk, c), product(tokens, c), tiles(c)});
+  const std::int64_t loss =
+      tokens * (chunk * size + c * kFloatBytes) + std::max({product(chunk, c), product(tokens, c), tiles(c)});
   const std::int64_t widest = config.family == Family::kGpt2 ? std::max(qkv, up) : std::max({c, q, f});
   const std::int64_t weight_gradients = product(tokens, widest);
   const std::int64_t keys = rounded_up(length, kTileColumns);
   const std::int64_t queries = rounded_up(length, kTileRows);
   const std::int64_t columns = rounded_up(d, kColumnBlock);
-  const std::int64_t attention = sequences * config.kv_heads * (packed_bytes(compute, d, keys) + keys * columns * operand) +
-                                 threads * kTileRows * (d * operand + kTileColumns * (kFloatBytes + operand) +
-                                                        columns * kFloatBytes);
+  const std::int64_t attention =
+      sequences * config.kv_heads * (packed_bytes(compute, d, keys) + keys * columns * operand) +
+      threads * kTileRows * (d * operand + kTileColumns * (kFloatBytes + operand) + columns * kFloatBytes);
   // Of each thread, one head of keys with all that comes of it, and of queries; and a tile of scores.
   const std::int64_t attention_backward =
       threads * (keys * (3 * d * operand + 2 * columns * kFloatBytes) + queries * (2 * (d + columns) * operand + 12) +

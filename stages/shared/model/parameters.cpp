@@ -73,7 +73,7 @@ void list_llama(const Config& c, Lister& list) {
   list.normal("model.embed_tokens.weight", Role::kTokens, Shape{c.vocabulary, c.hidden}, c.initial_std);
   for (std::int64_t i = 0; i < c.layers; ++i) {
     list.layer(i, "model.layers." + std::to_string(i) + ".");
-    if (!c.norm_after) list.norm("input_layernorm", Role::kNorm1Weight, Role::kNorm1Bias);
+    if (c.norm_before) list.norm("input_layernorm", Role::kNorm1Weight, Role::kNorm1Bias);
     if (c.fused) {
       list.normal("self_attn.qkv_proj.weight", Role::kQkvWeight, Shape{q + 2 * kv, c.hidden}, c.initial_std);
     } else {
@@ -92,8 +92,11 @@ void list_llama(const Config& c, Lister& list) {
     }
     list.normal("self_attn.o_proj.weight", Role::kOWeight, Shape{c.hidden, q}, c.initial_std);
     if (c.o_bias) list.zeros("self_attn.o_proj.bias", Role::kOBias, c.hidden);
-    list.norm("post_attention_layernorm", c.norm_after ? Role::kNorm1Weight : Role::kNorm2Weight,
-              c.norm_after ? Role::kNorm1Bias : Role::kNorm2Bias);
+    if (c.norm_after) list.norm("post_attention_layernorm", Role::kAfter1Weight, Role::kAfter1Bias);
+    if (c.norm_before) {
+      list.norm(c.norm_after ? "pre_feedforward_layernorm" : "post_attention_layernorm", Role::kNorm2Weight,
+                Role::kNorm2Bias);
+    }
     if (c.gated && c.fused) {
       list.normal("mlp.gate_up_proj.weight", Role::kUpWeight, Shape{2 * c.intermediate, c.hidden}, c.initial_std);
       list.normal("mlp.down_proj.weight", Role::kDownWeight, Shape{c.hidden, c.intermediate}, c.initial_std);
@@ -115,23 +118,53 @@ void list_llama(const Config& c, Lister& list) {
         list.zeros("mlp.c_proj.bias", Role::kDownBias, c.hidden);
       }
     }
-    if (c.norm_after) list.norm("post_feedforward_layernorm", Role::kNorm2Weight, Role::kNorm2Bias);
+    if (c.norm_after) list.norm("post_feedforward_layernorm", Role::kAfter2Weight, Role::kAfter2Bias);
   }
   list.layer(-1, "");
   list.norm("model.norm", Role::kFinalWeight, Role::kFinalBias);
-  if (!c.tied) list.normal("lm_head.weight", Role::kHead, Shape{c.vocabulary, c.hidden}, c.initial_std);
+}
+
+void list_neox(const Config& c, Lister& list) {
+  list.layer(-1, "gpt_neox.");
+  list.normal("embed_in.weight", Role::kTokens, Shape{c.vocabulary, c.hidden}, c.initial_std);
+  for (std::int64_t i = 0; i < c.layers; ++i) {
+    list.layer(i, "gpt_neox.layers." + std::to_string(i) + ".");
+    list.norm("input_layernorm", Role::kNorm1Weight, Role::kNorm1Bias);
+    list.normal("attention.query_key_value.weight", Role::kQkvWeight, Shape{3 * c.hidden, c.hidden}, c.initial_std);
+    if (c.qkv_bias) list.zeros("attention.query_key_value.bias", Role::kQkvBias, 3 * c.hidden);
+    list.normal("attention.dense.weight", Role::kOWeight, Shape{c.hidden, c.hidden}, c.initial_std);
+    if (c.o_bias) list.zeros("attention.dense.bias", Role::kOBias, c.hidden);
+    list.norm("post_attention_layernorm", Role::kNorm2Weight, Role::kNorm2Bias);
+    list.normal("mlp.dense_h_to_4h.weight", Role::kUpWeight, Shape{c.intermediate, c.hidden}, c.initial_std);
+    list.zeros("mlp.dense_h_to_4h.bias", Role::kUpBias, c.intermediate);
+    list.normal("mlp.dense_4h_to_h.weight", Role::kDownWeight, Shape{c.hidden, c.intermediate}, c.initial_std);
+    list.zeros("mlp.dense_4h_to_h.bias", Role::kDownBias, c.hidden);
+  }
+  list.layer(-1, "");
+  list.norm("gpt_neox.final_layer_norm", Role::kFinalWeight, Role::kFinalBias);
 }
 
 }  // namespace
 
+std::string head_name(const Config& config) {
+  return config.family == Family::kNeox ? "embed_out.weight" : "lm_head.weight";
+}
+
 std::vector<ParameterSpec> parameter_specs(const Config& config) {
   Lister list(config);
-  if (config.family == Family::kGpt2) {
-    list_gpt2(config, list);
-    if (!config.tied)
-      list.normal("lm_head.weight", Role::kHead, Shape{config.vocabulary, config.hidden}, config.initial_std);
-  } else {
-    list_llama(config, list);
+  switch (config.family) {
+    case Family::kGpt2:
+      list_gpt2(config, list);
+      break;
+    case Family::kLlama:
+      list_llama(config, list);
+      break;
+    case Family::kNeox:
+      list_neox(config, list);
+      break;
+  }
+  if (!config.tied) {
+    list.normal(head_name(config), Role::kHead, Shape{config.vocabulary, config.hidden}, config.initial_std);
   }
   return list.take();
 }

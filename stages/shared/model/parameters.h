@@ -28,6 +28,10 @@ enum class Role : std::uint8_t {
   kUpBias,
   kDownWeight,
   kDownBias,
+  kAfter1Weight,  ///< of the norms of what the two parts add
+  kAfter1Bias,
+  kAfter2Weight,
+  kAfter2Bias,
   kFinalWeight,
   kFinalBias,
   kHead,
@@ -50,6 +54,9 @@ struct ParameterSpec {
   Initial initial = Initial::kNormal;
   double std = 0;
 };
+
+/// What Hugging Face calls the weight of a head of its own.
+std::string head_name(const Config& config);
 
 /// All parameters of a model, in the order of computation; a tied head has none of its own.
 /// Initial values: normal with initial_std; projections into the residual stream of GPT-2 with initial_std / sqrt(2

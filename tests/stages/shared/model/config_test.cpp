@@ -3,8 +3,11 @@
 
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <variant>
 
 #include "kernels/core/error.h"
+#include "tests/stages/shared/model/configs.h"
 #include "tests/support/support.h"
 
 using namespace braise;
@@ -63,6 +66,72 @@ TEST_CASE("what a file does not say is what transformers takes") {
   CHECK(read(llama({{"model_type", "gemma"}, {"hidden_act", "gelu"}})).activation == activation::Activation::kGeluTanh);
 }
 
+TEST_CASE("which layers have a window, and what else is theirs") {
+  using Layers = std::set<std::int64_t>;
+  const auto layers = [](const std::string& type, const json& changes) {
+    json object = llama({{"model_type", type}, {"num_hidden_layers", 8}});
+    object.update(changes);
+    return read(object);
+  };
+  CHECK(layers("qwen3", {{"use_sliding_window", true}, {"sliding_window", 7}, {"max_window_layers", 3}}).full_layers ==
+        Layers{0, 1, 2});
+  CHECK(layers("mistral", json::object()).full_layers.empty());
+  std::vector<std::string> types(8, "sliding_attention");
+  types[5] = "full_attention";
+  CHECK(layers("mistral", {{"layer_types", types}}).full_layers == Layers{5});
+  CHECK_FALSE(layers("qwen2", {{"layer_types", types}, {"sliding_window", 7}}).window);  // use_sliding_window is false
+
+  const Config gemma2 = layers("gemma2", json::object());
+  CHECK(gemma2.window == 4096);
+  CHECK(gemma2.full_layers == Layers{1, 3, 5, 7});
+  CHECK(gemma2.has_window(0));
+  CHECK_FALSE(gemma2.has_window(7));
+  CHECK(gemma2.score_cap == 50);
+  CHECK(gemma2.logit_cap == 30);
+  CHECK(gemma2.attention_scale == 1 / 16.0);
+  CHECK(layers("gemma2", {{"final_logit_softcapping", nullptr}}).logit_cap == 0);
+  CHECK_FALSE(gemma2.local_rope);
+
+  const Config gemma3 = layers("gemma3_text", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}}});
+  CHECK(gemma3.full_layers == Layers{5});
+  CHECK(gemma3.score_cap == 0);
+  CHECK(gemma3.logit_cap == 0);
+  CHECK(gemma3.rope->base == 1e6);
+  CHECK(std::holds_alternative<attention::LinearScaling>(gemma3.rope->scaling));
+  REQUIRE(gemma3.local_rope);
+  CHECK(gemma3.local_rope->base == 10000);
+  CHECK(std::holds_alternative<std::monostate>(gemma3.local_rope->scaling));
+  // As transformers 5 writes it.
+  const json ropes{{"full_attention", {{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 5e5}}},
+                   {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 20.0}}}};
+  const Config newer = layers("gemma3_text", {{"rope_parameters", ropes}, {"layer_types", types}});
+  CHECK(newer.full_layers == Layers{5});
+  CHECK(newer.rope->base == 5e5);
+  CHECK(newer.local_rope->base == 20);
+  CHECK_FALSE(layers("gemma3_text", {{"sliding_window", nullptr}}).local_rope);
+
+  const Config neox = layers("gpt_neox", {{"num_key_value_heads", nullptr}, {"intermediate_size", nullptr}});
+  CHECK(neox.intermediate == 128);
+  CHECK(neox.rope->rotary == 2);
+  CHECK(neox.parallel);
+  CHECK_FALSE(layers("gpt_neox", {{"use_parallel_residual", false}, {"rotary_pct", 1}}).parallel);
+}
+
+TEST_CASE("every configuration is written so that it reads back the same") {
+  const json gemma{{"head_dim", 6}, {"query_pre_attn_scalar", 12}, {"sliding_window", 5}};
+  for (const std::string type : {"gemma2", "gemma3_text", "gpt_neox", "olmo2", "phi3", "mistral", "qwen2", "qwen3"}) {
+    for (const json& changes : {json::object(), gemma, json{{"use_sliding_window", true}, {"max_window_layers", 1}},
+                                json{{"sliding_window", nullptr}, {"attn_logit_softcapping", nullptr}}}) {
+      json object = llama({{"model_type", type}});
+      object.update(changes);
+      if (type == "phi3") object.erase("head_dim");
+      const Config config = read(object);
+      INFO(type << " " << changes.dump());
+      CHECK(test::equal(config, read(model::to_hugging_face(config))));
+    }
+  }
+}
+
 TEST_CASE("both ways of writing the rotation are read") {
   const json scaling{{"rope_type", "llama3"},
                      {"factor", 8.0},
@@ -83,7 +152,7 @@ TEST_CASE("both ways of writing the rotation are read") {
 
 TEST_CASE("what Braise cannot compute is refused, all of it at once") {
   CHECK_THAT(problems_of(llama({{"model_type", "mamba"}})),
-             Contains("model_type: is \"mamba\"; Braise knows gpt2, llama"));
+             Contains("model_type: is \"mamba\"; Braise knows gemma, gemma2, gemma3_text, gpt2"));
   CHECK_THAT(problems_of(llama({{"hidden_size", 0}, {"vocab_size", "many"}, {"hidden_act", "relu"}})),
              Contains("vocab_size: is \"many\"; a whole number from 1") && Contains("hidden_size: is 0;") &&
                  Contains("hidden_act: is \"relu\"; one of gelu"));
@@ -95,9 +164,19 @@ TEST_CASE("what Braise cannot compute is refused, all of it at once") {
   CHECK_THAT(problems_of(llama({{"rope_scaling", {{"type", "longrope"}, {"factor", 2.0}}}})),
              Contains("\"longrope\" is unknown; one of default, linear"));
   CHECK_THAT(problems_of(llama({{"layer_types", {"full_attention", "sliding_attention"}}})),
-             Contains("layer_types: asks for layers of several kinds"));
-  CHECK_THAT(problems_of(llama({{"model_type", "qwen3"}, {"use_sliding_window", true}, {"max_window_layers", 1}})),
-             Contains("max_window_layers: is 1 of 2 layers"));
+             Contains("layer_types: asks for layers with a window, which llama has not"));
+  const json mistral{{"model_type", "mistral"}};
+  for (const auto& [types, problem] : std::vector<std::pair<json, std::string>>{
+           {{"full_attention"}, "layer_types: is [\"full_attention\"]; a list of the types of all 2 layers is needed"},
+           {"sliding_attention", "a list of the types of all 2 layers is needed"},
+           {{"full_attention", "linear_attention"},
+            "layer_types: has \"linear_attention\", which Braise cannot compute"}}) {
+    json object = llama(mistral);
+    object["layer_types"] = types;
+    CHECK_THAT(problems_of(object), Contains(problem));
+  }
+  CHECK_THAT(problems_of(llama({{"model_type", "gemma2"}, {"attn_logit_softcapping", -1}, {"head_dim", 8}})),
+             Contains("attn_logit_softcapping: is -1; a number from 0.001"));
   CHECK_THAT(problems_of({{"model_type", "gpt2"},
                           {"vocab_size", 9},
                           {"n_embd", 10},

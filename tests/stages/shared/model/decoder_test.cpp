@@ -98,7 +98,8 @@ struct Trial {
 }  // namespace
 
 TEST_CASE("gradients are the slopes of the loss, parameter by parameter") {
-  for (const Config& c : {small_gpt2(), small_llama(), small_everything(), small_olmo()}) {
+  for (const Config& c :
+       {small_gpt2(), small_llama(), small_everything(), small_olmo(), small_gemma2(), small_gemma3(), small_neox()}) {
     Trial trial(c, {.compute = Dtype::kFloat32, .gradients = true, .checkpointing = {}});
     trial.settings.label_smoothing = 0.1f;
     trial.settings.z_loss = 0.01f;
@@ -141,7 +142,7 @@ TEST_CASE("gradients are the slopes of the loss, parameter by parameter") {
 }
 
 TEST_CASE("activation checkpointing changes memory and not one bit") {
-  for (const Config& config : {small_gpt2(), small_everything()}) {
+  for (const Config& config : {small_gpt2(), small_everything(), small_gemma3(), small_neox()}) {
     for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBfloat16}) {
       Config dropping = config;
       dropping.attention_dropout = 0.2;
@@ -175,7 +176,7 @@ TEST_CASE("activation checkpointing changes memory and not one bit") {
 }
 
 TEST_CASE("a step gives the same bits on any number of threads, and takes memory from the system once") {
-  for (const Config& config : {small_gpt2(), small_everything()}) {
+  for (const Config& config : {small_gpt2(), small_everything(), small_gemma3(), small_neox()}) {
     std::string expected;
     with_threads([&](int) {
       Trial trial(config, {.compute = Dtype::kBfloat16, .gradients = true, .checkpointing = {}}, 3, 17);

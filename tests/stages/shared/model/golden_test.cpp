@@ -46,8 +46,8 @@ Config gpt2_config(const json& j) {
 TEST_CASE("tiny models of every architecture give the logits of Hugging Face transformers") {
   const auto folder = models();
   if (!folder) return;
-  const std::string name =
-      GENERATE(as<std::string>(), "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "starcoder2", "olmo2", "phi3");
+  const std::string name = GENERATE(as<std::string>(), "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2",
+                                    "gemma3", "starcoder2", "olmo2", "phi3", "gptneox");
   INFO(name);
   const fs::path base = *folder / "hf-tiny" / ("tiny_" + name);
   const json golden = read_json(base.string() + "_logits.json");

@@ -93,7 +93,8 @@ std::vector<Config> small_models() {
   grouped.kv_heads = 1;
   Config scaled = small_llama();
   scaled.rope->scaling = attention::DynamicNtkScaling{2, 300};
-  return {small_gpt2(), small_llama(), small_everything(), grouped, scaled};
+  return {small_gpt2(), small_llama(), small_everything(), small_gemma2(), small_gemma3(), small_neox(),
+          grouped,      scaled};
 }
 
 }  // namespace
@@ -140,7 +141,8 @@ TEST_CASE("a cache is memory of its own category, as much as it says") {
   const Config config = small_llama();
   const KvCache cache(bench.arena(), config, Dtype::kBfloat16, 3, 64);
   CHECK(model::kv_cache_bytes(config, Dtype::kBfloat16, 3, 64) == 2 * 2 * 3 * 3 * 2 * 64 * 6);
-  CHECK(bench.ledger().current_bytes(Space::kDevice, Category::kKv) == model::kv_cache_bytes(config, Dtype::kBfloat16, 3, 64));
+  CHECK(bench.ledger().current_bytes(Space::kDevice, Category::kKv) ==
+        model::kv_cache_bytes(config, Dtype::kBfloat16, 3, 64));
 }
 
 TEST_CASE("passes that do not fit the cache are refused, and change nothing") {

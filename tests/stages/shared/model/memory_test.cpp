@@ -34,21 +34,23 @@ Config grown(Config config, std::int64_t layers = 3) {
   config.hidden = 192;
   config.head_size = 48;
   config.heads = 4;
-  config.kv_heads = config.family == Family::kGpt2 ? 4 : 2;
+  config.kv_heads = config.family == Family::kLlama ? 2 : 4;
   config.intermediate = config.gated ? 480 : 768;
   config.positions = 512;
   if (config.rope) config.rope->rotary = 48;
+  if (config.local_rope) config.local_rope->rotary = 48;
   return config;
 }
 
 std::vector<Case> cases() {
   using Kind = Checkpointing::Kind;
-  const std::vector<std::pair<std::string, Checkpointing>> ways{
-      {"none", {}}, {"attention", {Kind::kAttention}}, {"half", {Kind::kEveryBlock, 2}}, {"all", {Kind::kEveryBlock, 1}}};
-  const std::vector<std::pair<std::string, Config>> models{{"gpt2", test::small_gpt2()},
-                                                           {"llama", test::small_llama()},
-                                                           {"everything", test::small_everything()},
-                                                           {"olmo", test::small_olmo()}};
+  const std::vector<std::pair<std::string, Checkpointing>> ways{{"none", {}},
+                                                                {"attention", {Kind::kAttention}},
+                                                                {"half", {Kind::kEveryBlock, 2}},
+                                                                {"all", {Kind::kEveryBlock, 1}}};
+  const std::vector<std::pair<std::string, Config>> models{
+      {"gpt2", test::small_gpt2()}, {"llama", test::small_llama()},  {"everything", test::small_everything()},
+      {"olmo", test::small_olmo()}, {"gemma", test::small_gemma3()}, {"neox", test::small_neox()}};
   std::vector<Case> cases;
   for (const auto& [name, config] : models) {
     for (const auto& [way, checkpointing] : ways) {
@@ -86,7 +88,8 @@ TEST_CASE("what a training step holds is within 3 % of its estimate, category by
     INFO(one.name);
     test::Bench bench;
     core::Stream& stream = bench.stream();
-    Decoder decoder(stream, one.config, {.compute = one.compute, .gradients = true, .checkpointing = one.checkpointing});
+    Decoder decoder(stream, one.config,
+                    {.compute = one.compute, .gradients = true, .checkpointing = one.checkpointing});
     decoder.initialise(1);
     const core::Shape shape{one.sequences, one.length};
     const test::TestTensor ids(Dtype::kInt32, shape), weights(Dtype::kFloat32, shape), losses(Dtype::kFloat32, shape);

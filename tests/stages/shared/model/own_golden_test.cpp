@@ -6,7 +6,6 @@
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <tuple>
 
 #include "kernels/core/copy.h"
 #include "kernels/optimizer/adam.h"
@@ -15,6 +14,7 @@
 #include "stages/shared/model/decoder.h"
 #include "stages/shared/weights/safetensors.h"
 #include "stages/shared/weights/weights.h"
+#include "tests/stages/shared/model/configs.h"
 #include "tests/stages/shared/model/golden.h"
 #include "tests/support/support.h"
 #include "tests/support/tensors.h"
@@ -119,23 +119,6 @@ std::vector<double> last_logits(const std::vector<double>& logits, const Shape& 
     kept.insert(kept.end(), end - last * vocabulary, end);
   }
   return kept;
-}
-
-bool equal(const Config& a, const Config& b) {
-  const auto fields = [](const Config& c) {
-    return std::tie(c.model_type, c.family, c.vocabulary, c.layers, c.hidden, c.heads, c.kv_heads, c.head_size,
-                    c.intermediate, c.positions, c.norm, c.norm_epsilon, c.norm_offset, c.activation, c.gated,
-                    c.qkv_bias, c.o_bias, c.mlp_bias, c.qk_norm, c.qk_norm_whole, c.norm_after, c.fused, c.tied,
-                    c.window, c.attention_scale, c.embedding_scale, c.embedding_dropout, c.attention_dropout,
-                    c.residual_dropout, c.initial_std);
-  };
-  if (fields(a) != fields(b) || a.rope.has_value() != b.rope.has_value()) return false;
-  if (!a.rope) return true;
-  if (a.rope->rotary != b.rope->rotary || a.rope->base != b.rope->base) return false;
-  if (a.rope->scaling.index() != b.rope->scaling.index()) return false;
-  const attention::RopeFrequencies first = attention::rope_frequencies(*a.rope, 4 * a.positions);
-  const attention::RopeFrequencies second = attention::rope_frequencies(*b.rope, 4 * b.positions);
-  return first.radians == second.radians && first.attention_factor == second.attention_factor;
 }
 
 }  // namespace

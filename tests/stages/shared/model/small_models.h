@@ -62,6 +62,47 @@ inline model::Config small_olmo() {
   model::Config c = small_llama();
   c.model_type = "olmo2";
   c.qk_norm = c.qk_norm_whole = c.norm_after = true;
+  c.norm_before = false;
+  return c;
+}
+
+/// With norms on both sides of each part, caps, and a window in every second layer.
+inline model::Config small_gemma2() {
+  model::Config c = small_llama();
+  c.model_type = "gemma2";
+  c.norm_after = c.tied = true;
+  c.norm_offset = 1;
+  c.embedding_scale = 4;
+  c.activation = activation::Activation::kGeluTanh;
+  c.window = 4;
+  c.full_layers = {1};
+  c.attention_scale = 0.5;
+  c.score_cap = 3;
+  c.logit_cap = 2;
+  return c;
+}
+
+/// With a rotation of its own in layers that have a window.
+inline model::Config small_gemma3() {
+  model::Config c = small_gemma2();
+  c.model_type = "gemma3_text";
+  c.qk_norm = true;
+  c.score_cap = c.logit_cap = 0;
+  c.rope = attention::RopeSettings{6, 3000, attention::LinearScaling{2}};
+  c.local_rope = attention::RopeSettings{6, 20, {}};
+  c.full_layers = {2};
+  return c;
+}
+
+/// With two parts side by side.
+inline model::Config small_neox() {
+  model::Config c = small_gpt2();
+  c.model_type = "gpt_neox";
+  c.family = model::Family::kNeox;
+  c.fused = c.qkv_by_head = c.parallel = true;
+  c.tied = false;
+  c.activation = activation::Activation::kGelu;
+  c.rope = attention::RopeSettings{4, 100, {}};
   return c;
 }
 
