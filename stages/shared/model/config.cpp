@@ -324,13 +324,14 @@ void read_llama(const json& object, Reader& reader, Config& config, std::vector<
   const bool gemma = type.starts_with("gemma");
   const bool olmo = type == "olmo2";
   const bool phi = type == "phi3";
+  const bool stable = type == "stablelm";
   config.family = Family::kLlama;
   config.hidden = reader.size("hidden_size");
   config.layers = reader.size("num_hidden_layers", {}, kMostLayers);
   config.heads = reader.size("num_attention_heads");
   config.kv_heads = reader.size("num_key_value_heads", config.heads);
   config.intermediate = reader.size("intermediate_size");
-  config.positions = reader.size("max_position_embeddings", phi ? 4096 : 2048);
+  config.positions = reader.size("max_position_embeddings", phi || stable ? 4096 : 2048);
   if (reader.find("head_dim") == nullptr && config.hidden % config.heads != 0) {
     reader.problem("num_attention_heads", "is " + std::to_string(config.heads) +
                                               ", which does not divide hidden_size " + std::to_string(config.hidden) +
@@ -340,14 +341,22 @@ void read_llama(const json& object, Reader& reader, Config& config, std::vector<
                              : gemma         ? 256
                                              : std::max<std::int64_t>(1, config.hidden / config.heads);
   config.head_size = reader.size("head_dim", usual, 256);
-  config.norm_epsilon =
-      reader.number(starcoder ? "norm_epsilon" : "rms_norm_eps", starcoder || olmo || phi ? 1e-5 : 1e-6, 1e-12, 1);
-  config.norm = starcoder ? Norm::kLayer : Norm::kRms;
+  config.norm_epsilon = reader.number(starcoder ? "norm_epsilon"
+                                      : stable  ? "layer_norm_eps"
+                                                : "rms_norm_eps",
+                                      starcoder || olmo || phi || stable ? 1e-5 : 1e-6, 1e-12, 1);
+  config.norm = starcoder || stable ? Norm::kLayer : Norm::kRms;
   config.gated = !starcoder;
   const bool bias = starcoder && reader.boolean("use_bias", true);
   if (phi) reader.must_be("attention_bias", false);
   if (phi || olmo) reader.must_be("mlp_bias", false);
-  config.qkv_bias = type == "qwen2" || bias || reader.boolean("attention_bias", false);
+  if (stable) {
+    for (const char* const key : {"attention_bias", "mlp_bias", "use_parallel_residual", "qk_layernorm"}) {
+      reader.must_be(key, false);
+    }
+    reader.must_be("hidden_dropout", 0.0);
+  }
+  config.qkv_bias = type == "qwen2" || bias || reader.boolean(stable ? "use_qkv_bias" : "attention_bias", false);
   config.o_bias = type != "qwen2" && (bias || reader.boolean("attention_bias", false));
   config.mlp_bias = bias || reader.boolean("mlp_bias", false);
   config.qk_norm = type == "qwen3" || type == "gemma3_text" || olmo;
@@ -382,7 +391,7 @@ void read_llama(const json& object, Reader& reader, Config& config, std::vector<
     read_activation(reader, "hidden_act", starcoder ? "gelu_pytorch_tanh" : "silu", config);
   }
   read_window(reader, config);
-  read_ropes(object, reader, config, "rope_theta", "partial_rotary_factor", 1, problems);
+  read_ropes(object, reader, config, "rope_theta", "partial_rotary_factor", stable ? 0.25 : 1, problems);
   reader.must_be("pretraining_tp", 1);
 }
 

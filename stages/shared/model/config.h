@@ -33,7 +33,7 @@ enum class Norm : std::uint8_t { kLayer, kRms };
 /// say, and with the second branch of x rather than of y where it is `parallel`.
 struct Config {
   std::string model_type;  ///< Hugging Face's: "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "starcoder2",
-                           ///< "olmo2", "phi3", "gemma2", "gemma3_text", "gpt_neox"
+                           ///< "olmo2", "phi3", "gemma2", "gemma3_text", "gpt_neox", "stablelm"
   Family family = Family::kLlama;
   std::int64_t vocabulary = 0;  ///< V
   std::int64_t layers = 0;

@@ -48,10 +48,19 @@ void write_scaling(const attention::RopeSettings& rope, json& object) {
 
 const std::map<std::string, std::string>& class_names() {
   static const std::map<std::string, std::string> kNames{
-      {"gemma", "GemmaForCausalLM"},     {"gemma2", "Gemma2ForCausalLM"},    {"gemma3_text", "Gemma3ForCausalLM"},
-      {"gpt2", "GPT2LMHeadModel"},       {"gpt_neox", "GPTNeoXForCausalLM"}, {"llama", "LlamaForCausalLM"},
-      {"mistral", "MistralForCausalLM"}, {"olmo2", "Olmo2ForCausalLM"},      {"phi3", "Phi3ForCausalLM"},
-      {"qwen2", "Qwen2ForCausalLM"},     {"qwen3", "Qwen3ForCausalLM"},      {"starcoder2", "Starcoder2ForCausalLM"},
+      {"gemma", "GemmaForCausalLM"},
+      {"gemma2", "Gemma2ForCausalLM"},
+      {"gemma3_text", "Gemma3ForCausalLM"},
+      {"gpt2", "GPT2LMHeadModel"},
+      {"gpt_neox", "GPTNeoXForCausalLM"},
+      {"llama", "LlamaForCausalLM"},
+      {"mistral", "MistralForCausalLM"},
+      {"olmo2", "Olmo2ForCausalLM"},
+      {"phi3", "Phi3ForCausalLM"},
+      {"qwen2", "Qwen2ForCausalLM"},
+      {"qwen3", "Qwen3ForCausalLM"},
+      {"stablelm", "StableLmForCausalLM"},
+      {"starcoder2", "Starcoder2ForCausalLM"},
   };
   return kNames;
 }
@@ -95,6 +104,7 @@ json to_hugging_face(const Config& config) {
     return object;
   }
   const bool starcoder = config.model_type == "starcoder2";
+  const bool stable = config.model_type == "stablelm";
   object.update(
       {{"hidden_size", config.hidden},
        {"intermediate_size", config.intermediate},
@@ -103,7 +113,10 @@ json to_hugging_face(const Config& config) {
        {"num_key_value_heads", config.kv_heads},
        {"head_dim", config.head_size},
        {"max_position_embeddings", config.positions},
-       {starcoder ? "norm_epsilon" : "rms_norm_eps", config.norm_epsilon},
+       {starcoder ? "norm_epsilon"
+        : stable  ? "layer_norm_eps"
+                  : "rms_norm_eps",
+        config.norm_epsilon},
        {config.model_type.starts_with("gemma") ? "hidden_activation" : "hidden_act", name_of(config.activation)},
        {"rope_theta", config.rope->base},
        {"attention_dropout", config.attention_dropout}});
@@ -114,6 +127,8 @@ json to_hugging_face(const Config& config) {
   } else if (config.model_type == "phi3") {
     object["resid_pdrop"] = config.residual_dropout;
     object["embd_pdrop"] = 0.0;
+  } else if (stable) {
+    object["use_qkv_bias"] = config.qkv_bias;
   } else if (config.model_type != "qwen2") {
     object["attention_bias"] = config.qkv_bias;
     if (config.model_type != "olmo2") object["mlp_bias"] = config.mlp_bias;
@@ -139,7 +154,7 @@ json to_hugging_face(const Config& config) {
   } else if (usual) {
     object["sliding_window"] = nullptr;
   }
-  if (config.rope->rotary != config.head_size) {
+  if (config.rope->rotary != config.head_size || stable) {
     object["partial_rotary_factor"] = static_cast<double>(config.rope->rotary) / static_cast<double>(config.head_size);
   }
   write_scaling(*config.rope, object);

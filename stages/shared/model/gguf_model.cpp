@@ -57,10 +57,16 @@ const std::vector<Key>& keys_of(const std::string& architecture) {
   static const Key kRmsEpsilon{"attention.layer_norm_rms_epsilon", "rms_norm_eps", true};
   static const Key kWindow{"attention.sliding_window", "sliding_window"};
   static const std::vector<Key> kLlama = with(kRmsEpsilon, {kWindow});
+  static const Key kLogitCap{"final_logit_softcapping", "final_logit_softcapping"};
   static const std::vector<Key> kGemma = with(kRmsEpsilon, {});
+  static const std::vector<Key> kGemma2 =
+      with(kRmsEpsilon, {kWindow, kLogitCap, {"attn_logit_softcapping", "attn_logit_softcapping"}});
+  static const std::vector<Key> kGemma3 = with(kRmsEpsilon, {kWindow, kLogitCap});
   static const std::vector<Key> kStarcoder2 = with({"attention.layer_norm_epsilon", "norm_epsilon", true}, {kWindow});
   if (architecture == "gpt2") return kGpt2;
   if (architecture == "gemma") return kGemma;
+  if (architecture == "gemma2") return kGemma2;
+  if (architecture == "gemma3") return kGemma3;
   return architecture == "starcoder2" ? kStarcoder2 : kLlama;
 }
 
@@ -99,6 +105,7 @@ constexpr std::pair<const char*, const char*> kInLayer[] = {
     {"self_attn.k_norm", "attn_k_norm"},
     {"self_attn.o_proj", "attn_output"},
     {"post_attention_layernorm", "ffn_norm"},
+    {"pre_feedforward_layernorm", "ffn_norm"},
     {"mlp.gate_proj", "ffn_gate"},
     {"mlp.up_proj", "ffn_up"},
     {"mlp.gate_up_proj", "ffn_up"},
@@ -159,7 +166,7 @@ class Translation {
   const std::string& architecture() const { return architecture_; }
 
   json hugging_face() {
-    json object{{"model_type", architecture_}};
+    json object{{"model_type", architecture_ == "gemma3" ? "gemma3_text" : architecture_}};
     for (const Key& key : keys_of(architecture_)) {
       if (const auto value = find(key.gguf)) {
         object[key.hugging_face] = *value;
@@ -170,6 +177,7 @@ class Translation {
     read_tensors(object);
     if (architecture_ != "gpt2") {
       read_heads(object);
+      if (architecture_ == "gemma2" || architecture_ == "gemma3") read_scale(object);
       read_window(object);
       read_scaling(object);
     }
@@ -256,7 +264,18 @@ class Translation {
     object["partial_rotary_factor"] = rotary->get<double>() / static_cast<double>(head);
   }
 
+  /// What llama.cpp takes for a scale that its files do not have: that of the largest models is another.
+  void read_scale(json& object) {
+    const std::int64_t layers = size_of(object, "num_hidden_layers");
+    const std::int64_t heads = size_of(object, "num_attention_heads");
+    const bool largest = (architecture_ == "gemma2" && layers == 46) || (architecture_ == "gemma3" && layers == 62);
+    const std::int64_t scalar =
+        largest && heads > 0 ? size_of(object, "hidden_size") / heads : size_of(object, "head_dim");
+    if (scalar > 0) object["query_pre_attn_scalar"] = scalar;
+  }
+
   void read_window(json& object) {
+    if (architecture_.starts_with("gemma") && !object.contains("sliding_window")) return;  // then it is the usual one
     const json window = object.value("sliding_window", json(0));
     object["use_sliding_window"] = window != json(0);
     object["max_window_layers"] = 0;
@@ -428,8 +447,8 @@ std::vector<TensorInfo> as_hugging_face(const Gguf& gguf, const Config& config, 
 }  // namespace
 
 GgufModel open_gguf_model(const std::filesystem::path& path) {
-  static const std::set<std::string> kArchitectures{"gpt2",  "llama",      "qwen2", "qwen3",
-                                                    "gemma", "starcoder2", "olmo2", "phi3"};
+  static const std::set<std::string> kArchitectures{"gpt2",   "llama",  "qwen2",      "qwen3", "gemma",
+                                                    "gemma2", "gemma3", "starcoder2", "olmo2", "phi3"};
   Gguf gguf = weights::open_gguf(path);
   std::vector<std::string> problems;
   const auto refuse = [&] {
@@ -441,7 +460,7 @@ GgufModel open_gguf_model(const std::filesystem::path& path) {
   const std::string& architecture = translation.architecture();
   if (!kArchitectures.contains(architecture)) {
     problems.push_back("general.architecture: is " + weights::in_quotes(architecture) +
-                       "; Braise knows gpt2, llama, qwen2, qwen3, gemma, starcoder2, olmo2 and phi3");
+                       "; Braise knows gpt2, llama, qwen2, qwen3, gemma, gemma2, gemma3, starcoder2, olmo2 and phi3");
     refuse();
   }
   const json object = translation.hugging_face();

@@ -119,12 +119,13 @@ TEST_CASE("which layers have a window, and what else is theirs") {
 
 TEST_CASE("every configuration is written so that it reads back the same") {
   const json gemma{{"head_dim", 6}, {"query_pre_attn_scalar", 12}, {"sliding_window", 5}};
-  for (const std::string type : {"gemma2", "gemma3_text", "gpt_neox", "olmo2", "phi3", "mistral", "qwen2", "qwen3"}) {
+  for (const std::string type :
+       {"gemma2", "gemma3_text", "gpt_neox", "olmo2", "phi3", "mistral", "qwen2", "qwen3", "stablelm"}) {
     for (const json& changes : {json::object(), gemma, json{{"use_sliding_window", true}, {"max_window_layers", 1}},
                                 json{{"sliding_window", nullptr}, {"attn_logit_softcapping", nullptr}}}) {
       json object = llama({{"model_type", type}});
       object.update(changes);
-      if (type == "phi3") object.erase("head_dim");
+      if (type == "phi3" || type == "stablelm") object.erase("head_dim");
       const Config config = read(object);
       INFO(type << " " << changes.dump());
       CHECK(test::equal(config, read(model::to_hugging_face(config))));
@@ -175,6 +176,8 @@ TEST_CASE("what Braise cannot compute is refused, all of it at once") {
     object["layer_types"] = types;
     CHECK_THAT(problems_of(object), Contains(problem));
   }
+  CHECK_THAT(problems_of(llama({{"model_type", "stablelm"}, {"use_parallel_residual", true}})),
+             Contains("use_parallel_residual: is true, which Braise cannot compute; only false is"));
   CHECK_THAT(problems_of(llama({{"model_type", "gemma2"}, {"attn_logit_softcapping", -1}, {"head_dim", 8}})),
              Contains("attn_logit_softcapping: is -1; a number from 0.001"));
   CHECK_THAT(problems_of({{"model_type", "gpt2"},

@@ -179,6 +179,29 @@ TEST_CASE("small models give the gradients of transformers in fp64") {
   }
 }
 
+TEST_CASE("small models give the logits of plain loops in fp64") {
+  const std::string name =
+      GENERATE(as<std::string>(), "olmo2", "phi3", "gemma2", "gemma3_text", "gpt_neox", "stablelm");
+  const json golden = read_json(source_dir() / "tests/golden" / (name + ".json"));
+  std::vector<std::string> problems;
+  const auto config = model::read_hugging_face(golden.at("config"), problems);
+  REQUIRE(config.has_value());
+  Rows rows({golden.at("ids").get<std::vector<std::int32_t>>()}, {golden.at("ids").get<std::vector<std::int32_t>>()});
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBfloat16, Dtype::kFloat16}) {
+    INFO(name << " " << core::name(dtype));
+    Bench bench;
+    Decoder decoder(bench.stream(), *config, {.compute = dtype, .gradients = false, .checkpointing = {}});
+    for (const model::Parameter& parameter : decoder.parameters()) {
+      const TestTensor value(Dtype::kFloat32, parameter.spec.shape, flat(golden.at("weights").at(parameter.spec.name)));
+      copy(bench.stream(), parameter.value, value.view());
+    }
+    decoder.values_changed();
+    // A dozen roundings a layer on the way of each value, which norms make up to twice as large.
+    CHECK(worst_difference(logits_of(bench, decoder, rows.batch), flat(golden.at("logits"))) <
+          24 * static_cast<double>(config->layers) * unit_roundoff(dtype));
+  }
+}
+
 TEST_CASE("twenty steps of AdamW with clipping go as in torch in fp64") {
   std::size_t trained = 0;
   for (const fs::path& folder : golden_models()) {
