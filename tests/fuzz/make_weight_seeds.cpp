@@ -92,29 +92,40 @@ void gguf_seeds(const fs::path& folder) {
   io::write_file_durably(folder / "all", all.bytes());
   const std::string epsilon = little(1e-5f), two = little<std::uint32_t>(2), one = little<std::uint32_t>(1);
   const auto floats = [](std::size_t count) { return std::string(4 * count, '\0'); };
-  io::write_file_durably(folder / "model", GgufBuilder()
-                                               .value("general.architecture", 8, GgufBuilder::text("llama"))
-                                               .value("llama.context_length", 4, two)
-                                               .value("llama.embedding_length", 4, two)
-                                               .value("llama.block_count", 4, one)
-                                               .value("llama.feed_forward_length", 4, two)
-                                               .value("llama.attention.head_count", 4, one)
-                                               .value("llama.attention.layer_norm_rms_epsilon", 6, epsilon)
-                                               .value("llama.rope.freq_base", 6, little(10000.0f))
+  const auto model = [&](const std::string& architecture) {
+    GgufBuilder builder;
+    builder.value("general.architecture", 8, GgufBuilder::text(architecture))
+        .value(architecture + ".context_length", 4, two)
+        .value(architecture + ".embedding_length", 4, two)
+        .value(architecture + ".block_count", 4, one)
+        .value(architecture + ".feed_forward_length", 4, two)
+        .value(architecture + ".attention.head_count", 4, one)
+        .value(architecture + ".attention.layer_norm_rms_epsilon", 6, epsilon)
+        .value(architecture + ".rope.freq_base", 6, little(10000.0f))
+        .tensor("token_embd.weight", {2, 3}, 0, floats(6))
+        .tensor("output_norm.weight", {2}, 0, floats(2))
+        .tensor("blk.0.attn_norm.weight", {2}, 0, floats(2))
+        .tensor("blk.0.ffn_norm.weight", {2}, 0, floats(2));
+    for (const char* const name : {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}) {
+      builder.tensor("blk.0." + std::string(name) + ".weight", {2, 2}, 0, floats(4));
+    }
+    return builder;
+  };
+  io::write_file_durably(folder / "model", model("llama")
                                                .value("llama.rope.scaling.type", 8, GgufBuilder::text("none"))
-                                               .tensor("token_embd.weight", {2, 3}, 0, floats(6))
-                                               .tensor("output_norm.weight", {2}, 0, floats(2))
                                                .tensor("rope_freqs.weight", {1}, 0, little(1.0f))
-                                               .tensor("blk.0.attn_norm.weight", {2}, 0, floats(2))
-                                               .tensor("blk.0.attn_q.weight", {2, 2}, 0, floats(4))
-                                               .tensor("blk.0.attn_k.weight", {2, 2}, 0, floats(4))
-                                               .tensor("blk.0.attn_v.weight", {2, 2}, 0, floats(4))
-                                               .tensor("blk.0.attn_output.weight", {2, 2}, 0, floats(4))
-                                               .tensor("blk.0.ffn_norm.weight", {2}, 0, floats(2))
-                                               .tensor("blk.0.ffn_gate.weight", {2, 2}, 0, floats(4))
-                                               .tensor("blk.0.ffn_up.weight", {2, 2}, 0, floats(4))
-                                               .tensor("blk.0.ffn_down.weight", {2, 2}, 0, floats(4))
                                                .bytes());
+  for (const std::string architecture : {"gemma2", "gemma3"}) {
+    GgufBuilder gemma = model(architecture);
+    gemma.value(architecture + ".attention.sliding_window", 4, two)
+        .value(architecture + ".final_logit_softcapping", 6, little(30.0f));
+    for (const char* const name : {"post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm"}) {
+      if (architecture == "gemma3" || std::string(name).starts_with("post")) {
+        gemma.tensor("blk.0." + std::string(name) + ".weight", {2}, 0, floats(2));
+      }
+    }
+    io::write_file_durably(folder / architecture, gemma.bytes());
+  }
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ using nlohmann::json;
 
 constexpr std::int64_t kMostLayers = 1'000;
 constexpr std::int64_t kMostSize = std::int64_t{1} << 24;
+constexpr double kMostParameters = 1e15;  // what is counted of them stays a number
 
 /// Reads keys of a config.json, and remembers which.
 class Reader {
@@ -435,6 +436,16 @@ std::optional<Config> read_hugging_face(const json& object, std::vector<std::str
                                               std::to_string(config.heads));
   }
   if (problems.size() > before) return std::nullopt;
+  double parameters = 0;
+  for (const ParameterSpec& parameter : parameter_specs(config)) {
+    parameters += static_cast<double>(parameter.shape.elements());
+  }
+  if (parameters > kMostParameters) {
+    reader.problem(config.family == Family::kGpt2 ? "n_embd" : "hidden_size",
+                   "is " + std::to_string(config.hidden) + ", which with the other sizes makes " +
+                       json(parameters).dump() + " parameters; at most " + json(kMostParameters).dump() + " are taken");
+    return std::nullopt;
+  }
   return config;
 }
 

@@ -188,6 +188,12 @@ TEST_CASE("what Braise cannot compute is refused, all of it at once") {
                           {"scale_attn_by_inverse_layer_idx", true}}),
              Contains("n_head: is 3, which does not divide n_embd 10") &&
                  Contains("scale_attn_by_inverse_layer_idx: is true, which Braise cannot compute; only false is"));
+  json huge = llama({{"head_dim", 256}, {"num_hidden_layers", 900}});
+  for (const char* const key : {"hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"}) {
+    huge[key] = 1 << 24;
+  }
+  CHECK_THAT(problems_of(huge), Contains("hidden_size: is 16777216, which with the other sizes makes") &&
+                                    Contains("parameters; at most 1e+15 are taken"));
   CHECK_THAT(problems_of(json::array()), Contains("is no JSON object"));
 
   const test::TemporaryFolder folder;
