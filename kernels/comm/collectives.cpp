@@ -70,8 +70,7 @@ std::uint64_t layout_of(const Joined& joined, std::span<const Range> ranges, std
 void check_tensor(const char* operation, const core::ConstTensorView& tensor, core::Dtype dtype) {
   core::require(tensor.contiguous(), operation, "tensors must be contiguous");
   core::require(tensor.device().kind == core::DeviceKind::kCpu, operation, "tensors must be on the CPU");
-  core::require(tensor.dtype() == core::Dtype::kFloat32 || tensor.dtype() == core::Dtype::kBfloat16, operation,
-                "tensors must be fp32 or bf16");
+  core::require(core::is_float(tensor.dtype()), operation, "tensors must be of a floating-point dtype");
   core::require(tensor.dtype() == dtype, operation, "tensors must be of one dtype");
 }
 
@@ -415,8 +414,17 @@ std::shared_ptr<Operation> make_sum(EngineType& engine, const char* name, const 
 
 }  // namespace
 
+namespace {
+
+void check_sum(const char* operation, const Joined& joined) {
+  core::require(joined.dtype() != core::Dtype::kFloat16, operation, "sums are of fp32 or bf16 tensors");
+}
+
+}  // namespace
+
 Pending Collectives::all_reduce_sum(std::span<const core::TensorView> tensors, core::Category category) {
   const Joined joined = joined_of("all_reduce_sum", tensors);
+  check_sum("all_reduce_sum", joined);
   if (size() == 1) return {};
   const std::vector<Range> owned = even_ranges(joined.elements(), size(), kLine);
   const Range mine = owned[static_cast<std::size_t>(rank())];
@@ -433,6 +441,7 @@ Pending Collectives::reduce_scatter_sum(std::span<const core::TensorView> tensor
                                         core::Category category) {
   constexpr const char* kName = "reduce_scatter_sum";
   const Joined joined = joined_of(kName, tensors);
+  check_sum(kName, joined);
   check_ranges(kName, owned, size(), joined.elements());
   check_disjoint(kName, owned);
   check_tensor(kName, shard, shard.dtype());

@@ -62,8 +62,8 @@ struct Traffic {
 /// of its own sends, receives and sums.
 ///
 /// Every operation is collective unless it says otherwise: call it on every rank, in the same order, with tensors of
-/// the same dtypes and sizes; ranks that disagree are found and named. Several may be under way at once. Tensors: fp32
-/// or bf16, one dtype in an operation, contiguous, on the CPU; what computes them must be done before the call. Of
+/// the same dtypes and sizes; ranks that disagree are found and named. Several may be under way at once. Tensors:
+/// floating-point (of sums fp32 or bf16), one dtype in an operation, contiguous, on the CPU; what computes them must be done before the call. Of
 /// several tensors the elements count as if they lay one after another. `category`: what the bytes are counted as.
 ///
 /// Sums are taken by a pairwise tree over the ranks, (x[0] + x[1]) + (x[2] + x[3]) + ..., a rank without a partner going

@@ -109,6 +109,26 @@ void check_model(const stages::RuleContext& context) {
   }
 }
 
+/// What lies elsewhere must be there, and apart from what is needed on the device.
+void check_offload(const stages::RuleContext& context, const Settings& settings) {
+  const OffloadSettings& offload = settings.offload;
+  if (offload.master != Home::kDevice && settings.compute == core::Dtype::kFloat32) {
+    context.fault("/offload/master", "is given, but with precision.compute: fp32 there are no master weights",
+                  "leave it out: the parameters are what the optimizer updates");
+  }
+  if (offload.optimizer != Home::kDevice && settings.optimizer.state_tensors() == 0) {
+    context.fault("/offload/optimizer", "is given, but plain SGD has no state", "leave it out");
+  }
+  if (offload.gradients != Home::kDevice && settings.zero < 2 && settings.reduction == Reduction::kStep) {
+    context.fault("/offload/gradients", "is given, but sums of all micro-batches are whole where they are made",
+                  "take parallel.zero: 2 or 3, or numerics.reduction: micro");
+  }
+  if (offload.parameters != Home::kDevice && settings.zero != 3) {
+    context.fault("/offload/parameters", "is given, but every rank computes with whole parameters",
+                  "take parallel.zero: 3");
+  }
+}
+
 void check(const stages::RuleContext& context) {
   check_length(context);
   check_data(context);
@@ -118,6 +138,7 @@ void check(const stages::RuleContext& context) {
   if (!deal(settings.global, settings.micro, settings.lanes, context.resources.ranks(), key, problem, remedy)) {
     context.fault(key, problem, remedy);
   }
+  check_offload(context, settings);
   const OptimizerSettings& optimizer = settings.optimizer;
   if (optimizer.nesterov && (optimizer.algorithm != Algorithm::kSgd || optimizer.momentum == 0)) {
     context.fault("/optimizer/nesterov", "is true", "goes with `kind: sgd` and a momentum only");

@@ -1,139 +1,273 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stages/train/optimizer_state.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/core/copy.h"
+#include "kernels/core/error.h"
 #include "kernels/optimizer/adam.h"
 #include "kernels/optimizer/rms_prop.h"
 #include "kernels/optimizer/sgd.h"
+#include "stages/shared/checkpoint/checkpoint.h"
 #include "stages/shared/checkpoint/parameters.h"
 #include "stages/shared/weights/weights.h"
 
 namespace braise::train {
 namespace {
 
-/// The names of what an algorithm keeps for each parameter, as torch.optim has them; empty: nothing.
-std::pair<std::string, std::string> state_names(const OptimizerSettings& settings) {
+using core::Category;
+using core::Dtype;
+using core::Shape;
+using core::TensorView;
+
+/// The names of what an algorithm keeps for each parameter, as torch.optim has them.
+std::vector<std::string> state_names(const OptimizerSettings& settings) {
   switch (settings.algorithm) {
     case Algorithm::kAdamW:
     case Algorithm::kAdam:
       return {"exp_avg", "exp_avg_sq"};
     case Algorithm::kSgd:
-      return {settings.momentum > 0 ? "momentum_buffer" : "", ""};
+      if (settings.momentum > 0) return {"momentum_buffer"};
+      return {};
     case Algorithm::kRmsProp:
-      return {"square_avg", settings.momentum > 0 ? "momentum_buffer" : ""};
+      if (settings.momentum > 0) return {"square_avg", "momentum_buffer"};
+      return {"square_avg"};
   }
   return {};
 }
 
-}  // namespace
-
-OptimizerState::OptimizerState(core::Stream& stream, const model::Decoder& decoder, const OptimizerSettings& settings,
-                               std::vector<ParameterRule> rules)
-    : stream_(stream), decoder_(decoder), settings_(settings) {
-  const auto [first, second] = state_names(settings);
-  for (std::size_t i = 0; i < rules.size(); ++i) {
-    const model::Parameter& parameter = decoder.parameters()[i];
-    Entry entry{&parameter, rules[i], {}, {}, {}};
-    const auto fp32 = [&](core::Category category) {
-      return stream.arena().tensor(core::Dtype::kFloat32, parameter.spec.shape, category, parameter.spec.name);
-    };
-    if (!entry.rule.frozen) {
-      if (parameter.value.dtype() != core::Dtype::kFloat32) entry.master = fp32(core::Category::kMaster);
-      if (!first.empty()) entry.first = fp32(core::Category::kOptimizer);
-      if (!second.empty()) entry.second = fp32(core::Category::kOptimizer);
-      gradients_.push_back(parameter.gradient);
-    }
-    entries_.push_back(std::move(entry));
-  }
+TensorView flat(const TensorView& tensor) {
+  return tensor.reshaped(Shape{tensor.elements()});
 }
 
-void OptimizerState::zero_state() {
-  for (const Entry& entry : entries_) {
-    if (entry.first.view) core::fill(stream_, entry.first.view, 0);
-    if (entry.second.view) core::fill(stream_, entry.second.view, 0);
+/// Whole parameters, read one at a time, of which parts are wanted.
+class WholeParameter {
+ public:
+  WholeParameter(core::Arena& host, const model::Decoder& decoder) : host_(host), decoder_(decoder) {}
+
+  /// to = the part of a parameter that begins with element `begin`; `read` reads all of it.
+  template <class Read>
+  void copy_part(core::Stream& stream, std::size_t parameter, std::int64_t begin, const TensorView& to,
+                 const Read& read) {
+    const Shape& shape = decoder_.parameters()[parameter].spec.shape;
+    if (to.elements() == shape.elements()) return read(parameter, to.reshaped(shape));
+    if (!memory_.view || parameter_ != parameter || memory_.view.dtype() != to.dtype()) {
+      memory_ = {};
+      memory_ = host_.tensor(to.dtype(), shape, Category::kWorkspace, "load");
+      parameter_ = parameter;
+      read(parameter, memory_.view);
+    }
+    core::copy(stream, to, flat(memory_.view).slice(0, begin, begin + to.elements()));
   }
+
+ private:
+  core::Arena& host_;
+  const model::Decoder& decoder_;
+  std::size_t parameter_ = 0;
+  core::Tensor memory_;
+};
+
+}  // namespace
+
+OptimizerState::OptimizerState(core::Stream& stream, const model::Decoder& decoder, Values& values,
+                               const Shards& owners, int rank, const OptimizerSettings& settings,
+                               std::vector<ParameterRule> rules, const Where& where)
+    : stream_(stream),
+      decoder_(decoder),
+      values_(values),
+      host_(*where.host),
+      settings_(settings),
+      rules_(std::move(rules)) {
+  for (const Segment& segment : owners.segments(rank)) {
+    if (rules_[segment.parameter].frozen) {
+      frozen_.push_back(segment);
+      continue;
+    }
+    trained_.push_back(segment);
+    offsets_.push_back(elements_);
+    elements_ += segment.elements();
+  }
+  has_master_ = decoder.compute() != Dtype::kFloat32;
+  if (has_master_) add_array("master/", Category::kMaster, where.master);
+  for (const std::string& name : state_names(settings)) {
+    add_array("optimizer/" + name + "/", Category::kOptimizer, where.optimizer);
+  }
+  open(where);
+}
+
+void OptimizerState::add_array(std::string path, Category category, Home home) {
+  arrays_.push_back({std::move(path), category, home, {}, -1});
+}
+
+/// Takes the memory of the arrays, and the disk's.
+void OptimizerState::open(const Where& where) {
+  std::vector<std::int64_t> regions;
+  std::vector<offload::ChunkLoop::Item> items;
+  for (Array& array : arrays_) {
+    if (array.home == Home::kNvme) {
+      array.region = static_cast<int>(regions.size());
+      regions.push_back(elements_ * 4);
+      items.push_back({array.region, Dtype::kFloat32, true, array.category});
+      continue;
+    }
+    core::Arena& arena = array.home == Home::kHost ? host_ : stream_.arena();
+    array.memory = arena.tensor(Dtype::kFloat32, Shape{elements_}, array.category, array.path);
+  }
+  if (regions.empty()) return;
+  store_ = offload::nvme_store(where.folder, host_, regions, where.log);
+  loop_ = std::make_unique<offload::ChunkLoop>(*store_, stream_.arena(), std::move(items), elements_, kChunkElements,
+                                               kChunksInMemory, "optimizer");
+}
+
+/// Calls `work` for every part of the trained segments, in order; what it writes to arrays stays.
+void OptimizerState::for_parts(const std::function<void(const Part&)>& work) {
+  std::size_t next = 0;
+  const auto chunk = [&](std::int64_t begin, std::int64_t end, std::span<const TensorView> from_disk) {
+    for (; next < trained_.size() && offsets_[next] < end; ++next) {
+      const Segment& whole = trained_[next];
+      const std::int64_t first = std::max(begin, offsets_[next]);
+      const std::int64_t last = std::min(end, offsets_[next] + whole.elements());
+      Part part{whole, {}, {}};
+      part.segment.begin = whole.begin + first - offsets_[next];
+      part.segment.end = part.segment.begin + last - first;
+      part.segment.offset = whole.offset + first - offsets_[next];
+      for (const Array& array : arrays_) {
+        part.arrays.push_back(
+            array.region >= 0 ? from_disk[static_cast<std::size_t>(array.region)].slice(0, first - begin, last - begin)
+                              : array.memory.view.slice(0, first, last));
+      }
+      part.value = values_.part(part.segment);
+      work(part);
+      if (last < offsets_[next] + whole.elements()) return;  // goes on in the next chunk
+    }
+  };
+  if (loop_ == nullptr) return chunk(0, elements_, {});
+  loop_->run(chunk);
+}
+
+void OptimizerState::prefetch() {
+  if (loop_ != nullptr) loop_->prefetch();
 }
 
 void OptimizerState::initialise(std::uint64_t seed) {
-  zero_state();
-  for (const Entry& entry : entries_) {
-    model::initialise(stream_, entry.weights(), entry.parameter->spec, decoder_.config(), seed);
-    if (entry.master.view) core::copy(stream_, entry.parameter->value, entry.master.view);
+  const auto draw = [&](const Segment& segment, const TensorView& to) {
+    model::initialise(stream_, to, spec(segment), decoder_.config(), seed, segment.begin);
+  };
+  for_parts([&](const Part& part) {
+    for (const TensorView& array : part.arrays) core::fill(stream_, array, 0);
+    draw(part.segment, has_master_ ? part.arrays.front() : part.value);
+    if (has_master_) core::copy(stream_, part.value, part.arrays.front());
+  });
+  for (const Segment& segment : frozen_) draw(segment, values_.part(segment));
+}
+
+/// Weights that `read` reads as whole parameters, in the dtype that is asked.
+void OptimizerState::begin_with(const Reader& read) {
+  WholeParameter parameter(host_, decoder_);
+  for_parts([&](const Part& part) {
+    for (const TensorView& array : part.arrays) core::fill(stream_, array, 0);
+    const TensorView& weights = has_master_ ? part.arrays.front() : part.value;
+    parameter.copy_part(stream_, part.segment.parameter, part.segment.begin, weights, read);
+    if (has_master_) core::copy(stream_, part.value, weights);
+  });
+  for (const Segment& segment : frozen_) {
+    parameter.copy_part(stream_, segment.parameter, segment.begin, values_.part(segment), read);
   }
 }
 
 void OptimizerState::load(const weights::Weights& weights) {
-  zero_state();
-  for (const Entry& entry : entries_) {
-    if (!entry.master.view) continue;
-    weights.read(stream_, model::find_parameter(weights, entry.parameter->spec)->name, entry.master.view);
-  }
+  model::check_weights(stream_, host_, weights, decoder_.config());
+  begin_with([&](std::size_t parameter, const TensorView& whole) {
+    weights.read(stream_, model::find_parameter(weights, decoder_.parameters()[parameter].spec)->name, whole);
+  });
 }
 
 void OptimizerState::load(const checkpoint::Checkpoint& checkpoint) {
-  zero_state();
-  for (const Entry& entry : entries_) {
-    checkpoint::read_parameter(stream_, checkpoint, entry.parameter->spec.name, entry.weights());
-    if (entry.master.view) core::copy(stream_, entry.parameter->value, entry.master.view);
-  }
+  begin_with([&](std::size_t parameter, const TensorView& whole) {
+    checkpoint::read_parameter(stream_, checkpoint, decoder_.parameters()[parameter].spec.name, whole);
+  });
 }
 
-void OptimizerState::apply(std::int64_t step, double learning_rate, float gradient_scale) {
-  for (const Entry& entry : entries_) {
-    if (entry.rule.frozen) continue;
+void OptimizerState::restore(const checkpoint::Checkpoint& checkpoint) {
+  const auto read = [&](const std::string& path, const Segment& segment, const TensorView& to) {
+    checkpoint.read(path + spec(segment).name, segment.begin, to);
+  };
+  for_parts([&](const Part& part) {
+    for (std::size_t i = 0; i < arrays_.size(); ++i) read(arrays_[i].path, part.segment, part.arrays[i]);
+    read("parameters/", part.segment, part.value);
+  });
+  for (const Segment& segment : frozen_) read("parameters/", segment, values_.part(segment));
+}
+
+void OptimizerState::apply(std::int64_t step, double learning_rate, float gradient_scale, const Gradients& gradients) {
+  for_parts([&](const Part& part) {
+    const ParameterRule& rule = rules_[part.segment.parameter];
     optimizer::Slice slice;
-    slice.master = entry.weights();
-    if (entry.master.view) slice.copy = entry.parameter->value;
-    slice.gradient = entry.parameter->gradient;
+    slice.master = has_master_ ? part.arrays.front() : part.value;
+    if (has_master_) slice.copy = part.value;
+    slice.gradient = gradients.part(part.segment);
     slice.gradient_scale = gradient_scale;
-    const double rate = learning_rate * entry.rule.lr_scale;
+    const std::span<const TensorView> state = std::span(part.arrays).subspan(has_master_ ? 1 : 0);
+    const auto kept = [&](std::size_t i) { return i < state.size() ? state[i] : TensorView(); };
+    const double rate = learning_rate * rule.lr_scale;
     switch (settings_.algorithm) {
       case Algorithm::kAdamW:
       case Algorithm::kAdam:
-        optimizer::adam_step(stream_, slice, entry.first.view, entry.second.view,
+        optimizer::adam_step(stream_, slice, kept(0), kept(1),
                              {.learning_rate = rate,
                               .beta1 = settings_.beta1,
                               .beta2 = settings_.beta2,
                               .epsilon = settings_.epsilon,
-                              .weight_decay = entry.rule.weight_decay,
+                              .weight_decay = rule.weight_decay,
                               .decay = settings_.algorithm == Algorithm::kAdamW ? optimizer::WeightDecay::kDecoupled
                                                                                 : optimizer::WeightDecay::kGradient},
                              step);
         break;
       case Algorithm::kSgd:
-        optimizer::sgd_step(stream_, slice, entry.first.view,
+        optimizer::sgd_step(stream_, slice, kept(0),
                             {.learning_rate = rate,
-                             .weight_decay = entry.rule.weight_decay,
+                             .weight_decay = rule.weight_decay,
                              .momentum = settings_.momentum,
                              .dampening = 0,
                              .nesterov = settings_.nesterov},
                             step);
         break;
       case Algorithm::kRmsProp:
-        optimizer::rms_prop_step(stream_, slice, entry.first.view, {}, entry.second.view,
+        optimizer::rms_prop_step(stream_, slice, kept(0), {}, kept(1),
                                  {.learning_rate = rate,
                                   .alpha = settings_.alpha,
                                   .epsilon = settings_.epsilon,
-                                  .weight_decay = entry.rule.weight_decay,
+                                  .weight_decay = rule.weight_decay,
                                   .momentum = settings_.momentum,
                                   .centered = false});
         break;
     }
-  }
+  });
 }
 
-std::vector<StateTensor> OptimizerState::tensors() const {
-  const auto [first, second] = state_names(settings_);
-  std::vector<StateTensor> tensors;
-  for (const Entry& entry : entries_) {
-    const std::string& name = entry.parameter->spec.name;
-    if (entry.master.view) tensors.push_back({"master/" + name, entry.master.view});
-    if (entry.first.view) tensors.push_back({"optimizer/" + first + "/" + name, entry.first.view});
-    if (entry.second.view) tensors.push_back({"optimizer/" + second + "/" + name, entry.second.view});
+/// An array in memory: where it lies, or as the disk has it.
+core::ConstTensorView OptimizerState::shown(const Array& array) {
+  if (array.region < 0) return array.memory.view;
+  return {store_->show(array.region).data(), Dtype::kFloat32, Shape{elements_}};
+}
+
+std::vector<checkpoint::Piece> OptimizerState::pieces(const Shards& cut, int rank) {
+  if (loop_ != nullptr) loop_->flush();
+  std::map<std::size_t, std::size_t> trained;  // segment by parameter, of which a rank has one
+  for (std::size_t i = 0; i < trained_.size(); ++i) trained[trained_[i].parameter] = i;
+  std::vector<checkpoint::Piece> pieces;
+  for (const Segment& segment : cut.segments(rank)) {
+    const auto add = [&](const std::string& path, const core::ConstTensorView& data) {
+      pieces.push_back({path + spec(segment).name, spec(segment).shape, segment.begin, data});
+    };
+    add("parameters/", values_.part(segment));
+    const auto found = trained.find(segment.parameter);
+    if (found == trained.end()) continue;
+    const std::int64_t first = offsets_[found->second] + segment.begin - trained_[found->second].begin;
+    for (const Array& array : arrays_) add(array.path, shown(array).slice(0, first, first + segment.elements()));
   }
-  return tensors;
+  return pieces;
 }
 
 }  // namespace braise::train

@@ -2,16 +2,27 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/core/arena.h"
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
+#include "stages/shared/checkpoint/piece.h"
 #include "stages/shared/model/decoder.h"
+#include "stages/shared/offload/chunk_loop.h"
+#include "stages/train/gradients.h"
 #include "stages/train/parameter_rules.h"
 #include "stages/train/settings.h"
+#include "stages/train/shards.h"
+#include "stages/train/values.h"
 
 namespace braise::checkpoint {
 class Checkpoint;
@@ -19,55 +30,89 @@ class Checkpoint;
 
 namespace braise::train {
 
-/// A tensor of the training's state under its name in a checkpoint.
-struct StateTensor {
-  std::string path;  ///< "master/transformer.wte.weight", "optimizer/exp_avg/..."
-  core::TensorView tensor;
-};
+/// Elements of the state on a disk that are worked on at once, and how many such chunks are in memory.
+inline constexpr std::int64_t kChunkElements = std::int64_t{128} * offload::kBlockElements;
+inline constexpr int kChunksInMemory = 4;
 
-/// Master weights and the optimizer's state of a decoder's parameters, and their step. Frozen parameters have none.
+/// The weights as the optimizer updates them, and its state: of the parameters that a rank owns and that are not
+/// frozen, each as one long array, on the device, in the host's memory or on a disk.
 class OptimizerState {
  public:
-  /// The decoder and stream must outlive it. Master weights are fp32: the parameters themselves where those are.
-  OptimizerState(core::Stream& stream, const model::Decoder& decoder, const OptimizerSettings& settings,
-                 std::vector<ParameterRule> rules);
+  struct Where {
+    core::Arena* host = nullptr;
+    Home master = Home::kDevice;
+    Home optimizer = Home::kDevice;
+    std::filesystem::path folder;               ///< for Home::kNvme
+    std::function<void(std::string_view)> log;  ///< told of what the system does not have
+  };
+  /// What it refers to must outlive it. Master weights are fp32: the values themselves where those are.
+  OptimizerState(core::Stream& stream, const model::Decoder& decoder, Values& values, const Shards& owners, int rank,
+                 const OptimizerSettings& settings, std::vector<ParameterRule> rules, const Where& where);
 
-  /// Random master weights, and the decoder's values made of them; the optimizer's state begins anew. The decoder must
-  /// be told that its values have changed; here and below.
+  /// Random weights; here and below the values are to be told afterwards (Values::changed).
   void initialise(std::uint64_t seed);
 
-  /// Master weights of a file from which the decoder has its values; the optimizer's state begins anew.
+  /// Weights of a file, or of a checkpoint: its master weights, or its parameters where those are all there is. The
+  /// optimizer's state begins anew. Errors: core::Error naming what is missing.
   void load(const weights::Weights& weights);
-
-  /// Master weights, and the decoder's values made of them, of a checkpoint: its master weights, or its parameters
-  /// where those are all there is; the optimizer's state begins anew. Errors: core::Error naming what is missing.
   void load(const checkpoint::Checkpoint& checkpoint);
 
+  /// Everything, as pieces() gave it. Not collective. Errors: core::Error of the checkpoint.
+  void restore(const checkpoint::Checkpoint& checkpoint);
+
   /// Applies the gradients, times gradient_scale, at a learning rate; `step` counts from 1.
-  void apply(std::int64_t step, double learning_rate, float gradient_scale);
+  void apply(std::int64_t step, double learning_rate, float gradient_scale, const Gradients& gradients);
 
-  /// The gradients of parameters that are not frozen, in the order of the parameters.
-  std::span<const core::ConstTensorView> gradients() const { return gradients_; }
+  /// Begins to read what apply() needs first, where that lies on a disk.
+  void prefetch();
 
-  /// What a checkpoint holds of it besides the parameters: master weights where they are not the parameters, and the
-  /// optimizer's state. The tensors are those in use.
-  std::vector<StateTensor> tensors() const;
+  /// What the rank contributes to a checkpoint, `cut` among ranks: "parameters/...", "master/..." where those are not
+  /// the parameters, "optimizer/exp_avg/...". They show what is in use, until the next step.
+  std::vector<checkpoint::Piece> pieces(const Shards& cut, int rank);
+
+  /// The parameters that are not frozen, and the segments of them that the rank owns, in the order of its arrays.
+  const std::vector<ParameterRule>& rules() const { return rules_; }
+  std::span<const Segment> segments() const { return trained_; }
 
  private:
-  void zero_state();
-
-  struct Entry {
-    const model::Parameter* parameter = nullptr;
-    ParameterRule rule;
-    core::Tensor master;         ///< none where the parameter is fp32
-    core::Tensor first, second;  ///< moments, or the momentum, or the mean square and the momentum
-    const core::TensorView& weights() const { return master.view ? master.view : parameter->value; }
+  /// One of the arrays.
+  struct Array {
+    std::string path;  ///< in a checkpoint, before the parameter's name: "master/"
+    core::Category category = core::Category::kOptimizer;
+    Home home = Home::kDevice;
+    core::Tensor memory;  ///< unless on a disk
+    int region = -1;      ///< there
   };
+  /// A part of a segment that lies in the chunk at hand.
+  struct Part {
+    Segment segment;
+    std::vector<core::TensorView> arrays;
+    core::TensorView value;
+  };
+  using Reader = std::function<void(std::size_t parameter, const core::TensorView& whole)>;
+
+  void add_array(std::string path, core::Category category, Home home);
+  void open(const Where& where);
+  void for_parts(const std::function<void(const Part&)>& work);
+  void begin_with(const Reader& read);
+  core::ConstTensorView shown(const Array& array);
+  const model::ParameterSpec& spec(const Segment& segment) const {
+    return decoder_.parameters()[segment.parameter].spec;
+  }
+
   core::Stream& stream_;
   const model::Decoder& decoder_;
+  Values& values_;
+  core::Arena& host_;
   const OptimizerSettings settings_;
-  std::vector<Entry> entries_;
-  std::vector<core::ConstTensorView> gradients_;
+  const std::vector<ParameterRule> rules_;
+  std::vector<Segment> trained_, frozen_;
+  std::vector<std::int64_t> offsets_;  // of trained segments, in the arrays
+  std::int64_t elements_ = 0;          // of an array
+  bool has_master_ = false;
+  std::vector<Array> arrays_;  // master weights if there are any, then the optimizer's
+  std::unique_ptr<offload::Store> store_;
+  std::unique_ptr<offload::ChunkLoop> loop_;
 };
 
 }  // namespace braise::train

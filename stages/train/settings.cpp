@@ -44,6 +44,14 @@ ScheduleSettings schedule_of(const nlohmann::json& config) {
   return {kKinds.at(config.at("kind")), config.at("warmup"), config.at("decay"), config.at("floor")};
 }
 
+OffloadSettings offload_of(const nlohmann::json& config) {
+  const auto home = [&](const char* key) {
+    const std::string name = config.at(key);
+    return name == "none" ? Home::kDevice : name == "host" ? Home::kHost : Home::kNvme;
+  };
+  return {home("master"), home("optimizer"), home("gradients"), home("parameters"), config.at("path")};
+}
+
 LossScaleSettings loss_scale_of(const nlohmann::json& config) {
   return {config.at("initial"),  config.at("growth"),     config.at("backoff"),
           config.at("interval"), config.at("hysteresis"), config.at("minimum")};
@@ -107,6 +115,9 @@ Settings::Settings(const nlohmann::json& config)
   global = config.at("batch").at("global");
   micro = config.at("batch").at("micro");
   lanes = config.at("numerics").at("lanes");
+  reduction = config.at("numerics").at("reduction") == "step" ? Reduction::kStep : Reduction::kMicro;
+  zero = config.at("parallel").at("zero");
+  offload = offload_of(config.at("offload"));
   steps = config.at("steps");
   tokens = config.at("tokens");
   epochs = config.at("epochs");

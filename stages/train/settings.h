@@ -26,6 +26,20 @@ struct Lanes {
 std::optional<Lanes> deal(std::int64_t global, std::int64_t micro, std::int64_t lanes, int ranks, std::string& key,
                           std::string& problem, std::string& remedy);
 
+/// In what order the gradients of a step are summed; see Gradients.
+enum class Reduction : std::uint8_t { kStep, kMicro };
+
+/// Where a part of the state lies.
+enum class Home : std::uint8_t { kDevice, kHost, kNvme };
+
+struct OffloadSettings {
+  Home master = Home::kDevice;
+  Home optimizer = Home::kDevice;
+  Home gradients = Home::kDevice;
+  Home parameters = Home::kDevice;
+  std::string path;  ///< the folder for Home::kNvme; empty: the run's scratch folder
+};
+
 enum class Algorithm : std::uint8_t { kAdamW, kAdam, kSgd, kRmsProp };
 
 /// Parameters whose names fit a pattern, treated otherwise.
@@ -70,6 +84,9 @@ struct Settings {
   std::int64_t global = 0;
   std::int64_t micro = 0;
   std::int64_t lanes = 0;
+  Reduction reduction = Reduction::kStep;
+  int zero = 0;  ///< the ZeRO stage
+  OffloadSettings offload;
   std::int64_t steps = 0;  ///< one of these three is not 0
   std::int64_t tokens = 0;
   double epochs = 0;

@@ -2,21 +2,25 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "kernels/comm/collectives.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/core/device.h"
 #include "stages/shared/data/batch_source.h"
 #include "stages/shared/model/decoder.h"
 #include "stages/shared/telemetry/phase_timer.h"
-#include "stages/train/lanes.h"
+#include "stages/train/gradients.h"
 #include "stages/train/loss_scale.h"
 #include "stages/train/optimizer_state.h"
 #include "stages/train/settings.h"
+#include "stages/train/shards.h"
+#include "stages/train/values.h"
 
 namespace braise::train {
 
@@ -31,12 +35,20 @@ struct StepOutcome {
 
 /// The model and the optimizer as one rank has them, and a step. What it computes is a function of the recipe: not of
 /// the number of ranks or threads, and but for rounding not of the size of micro-batches.
-class Trainer {
+class Trainer final : private model::UnitKeeper {
  public:
-  /// The arguments must outlive it. `operation`: notes what this rank does.
-  Trainer(core::Stream& stream, comm::Communicator& comm, const model::Config& config, const Settings& settings,
-          const Lanes& lanes, std::uint64_t seed, telemetry::Profile& profile,
-          std::function<void(std::string_view)> operation);
+  /// What a trainer needs of its surroundings, which must outlive it.
+  struct Around {
+    core::Stream& stream;
+    core::Arena& host;
+    comm::Communicator& comm;
+    telemetry::Profile& profile;
+    std::function<void(std::string_view)> operation;  ///< notes what this rank does
+    std::function<void(std::string_view)> log;
+    std::filesystem::path scratch;  ///< for what is offloaded, unless the settings name a folder
+  };
+  Trainer(const Around& around, const model::Config& config, const Settings& settings, const Lanes& lanes,
+          std::uint64_t seed);
 
   const model::Decoder& decoder() const { return decoder_; }
 
@@ -46,7 +58,7 @@ class Trainer {
   /// The weights of a model in the layout of Hugging Face. Errors: core::Error as Decoder::load.
   void load(const weights::Weights& weights);
 
-  /// The weights of a checkpoint. Errors: core::Error as OptimizerState::load.
+  /// The weights of a checkpoint. Here as above: call on every rank. Errors: core::Error as OptimizerState::load.
   void load(const checkpoint::Checkpoint& checkpoint);
 
   /// One step on this rank's sequences of the global batch, `mine`, of which the first is number `first` of the batch.
@@ -57,9 +69,12 @@ class Trainer {
   /// The mean loss over the targets of sequences [0, count) of a validation side. Call on every rank.
   double evaluate(const data::BatchSource& validation, std::int64_t count);
 
-  /// The state by name: parameters, master weights, optimizer. The tensors are those in use.
-  std::vector<StateTensor> tensors() const;
-  /// To be called when tensors() were written to.
+  /// What this rank contributes to a checkpoint of the state: parameters, master weights, optimizer. It shows what is
+  /// in use, until the next step.
+  std::vector<checkpoint::Piece> pieces();
+
+  /// What this rank has of the state in a checkpoint; restored() is then to be called on every rank. Not collective.
+  void restore(const checkpoint::Checkpoint& checkpoint);
   void restored();
 
   /// Optimizer steps that were applied.
@@ -68,13 +83,24 @@ class Trainer {
   LossScale& loss_scale() { return loss_scale_; }
 
  private:
+  /// Of sequences, in their order.
   struct Sums {
-    std::vector<double> losses;  ///< of each sequence, over its targets
+    explicit Sums(std::int64_t sequences) : losses(static_cast<std::size_t>(sequences)), targets(losses.size()) {}
+    std::vector<double> losses;  ///< over the targets of each
     std::vector<std::int64_t> targets;
   };
+  void need_values(int unit, const model::Packs& packs) override { values_.need(unit, packs); }
+  void values_used(int unit) override { values_.used(unit); }
+  void need_gradients(int unit) override { gradients_.need(unit); }
+  void gradients_added(int unit) override { gradients_.added(unit); }
+
   model::Batch micro_batch(const data::HostBatch& batch, std::int64_t begin, std::int64_t end) const;
-  void add_losses(Sums& sums, const core::ConstTensorView& losses, const core::ConstTensorView& targets) const;
-  std::string what_is_not_finite(double loss, double norm, const std::vector<double>& losses) const;
+  void add_losses(Sums& sums, std::int64_t first, const core::ConstTensorView& losses,
+                  const core::ConstTensorView& targets) const;
+  void add_gradients(Sums& sums, const data::HostBatch& mine, std::int64_t first, std::int64_t step,
+                     const loss::CrossEntropy& loss);
+  std::vector<double> block_sums() const;
+  std::string what_is_not_finite(double loss, const std::vector<double>& losses, std::span<const double> blocks) const;
   void report(std::string_view what) const { operation_(what); }
 
   core::Stream& stream_;
@@ -84,9 +110,15 @@ class Trainer {
   const std::uint64_t seed_;
   telemetry::Profile& profile_;
   std::function<void(std::string_view)> operation_;
+  std::unique_ptr<comm::Collectives> axis_;  ///< null on one rank
   model::Decoder decoder_;
+  const Shards shares_;  ///< of a checkpoint, and of what ranks own
+  const Shards whole_;   ///< of one rank: what each owns in ZeRO 0
+  const Shards& owners_;
+  const int owner_;  ///< this rank among them
+  Values values_;
   OptimizerState optimizer_;
-  GradientLanes gradients_;
+  Gradients gradients_;
   LossScale loss_scale_;
   core::Tensor losses_;         ///< fp32 [micro, T]
   core::Tensor token_weights_;  ///< fp32 [micro, T]

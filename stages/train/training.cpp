@@ -175,8 +175,14 @@ void Training::begin_state() {
   const model::Config config = model_config();
   model_json_ = model::to_hugging_face(config);
   const auto seed = static_cast<std::uint64_t>(context_.job().seed);
-  trainer_ = std::make_unique<Trainer>(*stream_, comm_, config, settings_, lanes_, seed, *profile_,
-                                       [this](std::string_view what) { context_.operation(what); });
+  const Trainer::Around around{*stream_,
+                               host_,
+                               comm_,
+                               *profile_,
+                               [this](std::string_view what) { context_.operation(what); },
+                               [this](std::string_view what) { context_.log(what); },
+                               context_.scratch_dir()};
+  trainer_ = std::make_unique<Trainer>(around, config, settings_, lanes_, seed);
   context_.log("model of " + std::to_string(config.parameter_count()) + " parameters; " + std::to_string(steps_) +
                " steps of " + std::to_string(settings_.global) + " sequences, in " + std::to_string(lanes_.count) +
                " lanes of " + std::to_string(lanes_.micro_batches) + " micro-batches");
@@ -194,6 +200,7 @@ void Training::begin_state() {
       comm_, context_.earlier_attempts(), [this](const checkpoint::Checkpoint& found) { load_state(found); },
       [this](std::string_view what) { context_.log(what); });
   if (newest) {
+    trainer_->restored();
     origin_ = newest->folder().string();
     saved_step_ = step_;
     context_.log("goes on after step " + std::to_string(step_) + " from " + origin_);
@@ -232,8 +239,7 @@ void Training::load_state(const checkpoint::Checkpoint& checkpoint) {
   const json& state = checkpoint.metadata();
   dataset_->training().require_same(
       {state.at("data").at("next_sequence"), state.at("data").at("identity").get<std::string>()});
-  for (const StateTensor& tensor : trainer_->tensors()) checkpoint.read(tensor.path, 0, tensor.tensor);
-  trainer_->restored();
+  trainer_->restore(checkpoint);
   trainer_->set_updates(state.at("updates"));
   const json& scale = state.at("loss_scale");
   trainer_->loss_scale().restore({scale.at("scale"), scale.at("good_steps"), scale.at("overflows")});
@@ -394,6 +400,7 @@ void Training::roll_back(const std::string& where) {
       comm_, attempts, [this](const checkpoint::Checkpoint& found) { load_state(found); },
       [this](std::string_view what) { context_.log(what); });
   if (newest) {
+    trainer_->restored();
     origin_ = newest->folder().string();
   } else {
     begin_from_recipe();
@@ -419,13 +426,7 @@ void Training::save(std::optional<double> metric) {
   if (saved_step_ == step_) return;
   context_.operation("save the state after step " + std::to_string(step_));
   const telemetry::Scope scope(*profile_, telemetry::Phase::kCheckpoint, "checkpoint");
-  std::vector<checkpoint::Piece> pieces;
-  for (const StateTensor& tensor : trainer_->tensors()) {
-    const checkpoint::Range mine = checkpoint::share_of(tensor.tensor.elements(), comm_.rank(), comm_.size());
-    if (mine.elements() == 0 && !(tensor.tensor.elements() == 0 && is_first_rank())) continue;
-    const core::TensorView flat = tensor.tensor.reshaped(core::Shape{tensor.tensor.elements()});
-    pieces.push_back({tensor.path, tensor.tensor.shape(), mine.begin, flat.slice(0, mine.begin, mine.end)});
-  }
+  const std::vector<checkpoint::Piece> pieces = trainer_->pieces();
   const bool last = step_ == steps_;
   try {
     const checkpoint::SaveCost cost = saver_->save(step_, pieces, metadata(), metric);

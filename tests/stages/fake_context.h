@@ -17,6 +17,7 @@ class FakeContext final : public stages::StageContext {
   explicit FakeContext(const std::filesystem::path& run_dir, const std::string& attempt = "1-aaaaaa")
       : attempt_dir_(run_dir / "jobs" / "job" / "attempts" / attempt), scratch_dir_(run_dir / "scratch" / attempt) {
     std::filesystem::create_directories(attempt_dir_);
+    std::filesystem::create_directories(scratch_dir_);
     job_.job = job_.stage = "job";
     job_.kind_version = 1;
     job_.braise_version = "1.2.3";

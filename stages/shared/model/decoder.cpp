@@ -150,6 +150,10 @@ const Config& Decoder::config() const {
   return state_->config;
 }
 
+core::Dtype Decoder::compute() const {
+  return state_->settings.compute;
+}
+
 std::span<const Parameter> Decoder::parameters() const {
   return state_->parameters;
 }
@@ -238,7 +242,7 @@ void Decoder::State::compute_losses(const TensorView& losses, const Batch& batch
   const std::int64_t rows = batch.ids.elements();
   last = run_blocks(batch, keep);
   final_normed = activation(last.view.shape(), "final norm");
-  need_end({});
+  need_end({.forward = true, .backward = keep});
   norm(final_normed.view, final_statistics, last.view, final_norm, "final norm");
   loss_log_sums = activation(Shape{rows}, Dtype::kFloat32, "loss");
   loss::linear_cross_entropy_forward(stream, losses.reshaped(Shape{rows}), loss_log_sums.view,

@@ -82,9 +82,10 @@ const weights::TensorInfo* find_parameter(const weights::Weights& weights, const
 void initialise(core::Stream& stream, const core::TensorView& value, const ParameterSpec& spec, const Config& config,
                 std::uint64_t seed, std::int64_t first = 0);
 
-/// Whether a file has the weights of a model. Errors: core::Error naming every parameter that is missing, has another
-/// shape, or is not the model's.
-void check_weights(const weights::Weights& weights, const Config& config);
+/// Whether a file has the weights of a model. A head of its own in the file of a tied model is ignored only if it
+/// equals the embedding, for which both are read into `workspace`. Errors: core::Error naming every parameter that is
+/// missing, has another shape, or is not the model's.
+void check_weights(core::Stream& stream, core::Arena& workspace, const weights::Weights& weights, const Config& config);
 
 /// A decoder-only transformer: forward and backward passes over one configuration, on one stream. Sequences do not
 /// depend on each other's presence. Deterministic: equal bits for any number of threads and any checkpointing.
@@ -98,6 +99,7 @@ class Decoder {
   Decoder& operator=(const Decoder&) = delete;
 
   const Config& config() const;
+  core::Dtype compute() const;
   std::span<const Parameter> parameters() const;
 
   const Units& units() const;
@@ -121,8 +123,7 @@ class Decoder {
   /// Sets all values, each as model::initialise does.
   void initialise(std::uint64_t seed);
 
-  /// Reads all values, each as find_parameter finds it. A head of its own in the
-  /// file of a tied model is ignored only if it equals the embedding. Errors: as check_weights.
+  /// Reads all values, each as find_parameter finds it. Errors: as check_weights.
   void load(const weights::Weights& weights);
 
   /// To be called when values have changed, before the next pass: packs the units that have a place.

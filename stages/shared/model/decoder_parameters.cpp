@@ -157,7 +157,7 @@ void Decoder::place_gradients(int unit, const TensorView& memory) {
 void Decoder::pack(int unit, const Packs& packs) {
   State& s = *state_;
   const std::string& owner = s.units.at(unit).name;
-  if (unit == s.units.end) s.pack(s.packed_head, s.head_value().value.view.transposed(0, 1), owner);
+  if (unit == s.units.end && packs.forward) s.pack(s.packed_head, s.head_value().value.view.transposed(0, 1), owner);
   if (unit < s.units.first_block || unit >= s.units.end) return;
   for (Linear* const linear : linears(s.blocks[static_cast<std::size_t>(unit - s.units.first_block)])) {
     if (packs.forward) s.pack(linear->forward, linear->matrix(), owner);
@@ -202,7 +202,8 @@ const weights::TensorInfo* find_parameter(const weights::Weights& weights, const
   return nullptr;
 }
 
-void check_weights(const weights::Weights& weights, const Config& config) {
+void check_weights(core::Stream& stream, core::Arena& workspace, const weights::Weights& weights,
+                   const Config& config) {
   std::string problems;
   std::set<std::string> used;
   for (const ParameterSpec& spec : parameter_specs(config)) {
@@ -226,22 +227,27 @@ void check_weights(const weights::Weights& weights, const Config& config) {
       problems += "\n  " + tensor.name + " is not the model's";
   }
   if (!problems.empty()) throw core::Error("weights that do not fit the model:" + problems);
+  const std::string head_weight = head_name(config);
+  if (!config.tied || weights.find(head_weight) == nullptr) return;
+  const ParameterSpec tokens = parameter_specs(config).front();
+  const auto read = [&](const std::string& name) {
+    Tensor tensor = workspace.tensor(Dtype::kFloat32, tokens.shape, Category::kWorkspace, "load");
+    weights.read(stream, name, tensor.view);
+    return tensor;
+  };
+  const Tensor head = read(head_weight);
+  const Tensor embedding = read(find_parameter(weights, tokens)->name);
+  const auto* const bytes = static_cast<const std::byte*>(head.view.raw());
+  if (!std::equal(bytes, bytes + head.view.bytes(), static_cast<const std::byte*>(embedding.view.raw()))) {
+    throw core::Error("weights that do not fit the model: " + head_weight +
+                      " differs from the embedding it is tied to");
+  }
 }
 
 void Decoder::load(const weights::Weights& weights) {
-  check_weights(weights, state_->config);
+  check_weights(state_->stream, state_->stream.arena(), weights, state_->config);
   for (const Parameter& parameter : state_->parameters) {
     weights.read(state_->stream, find_parameter(weights, parameter.spec)->name, parameter.value);
-  }
-  const std::string name = head_name(state_->config);
-  if (state_->config.tied && weights.find(name) != nullptr) {
-    const TensorView& value = state_->tokens.value.view;
-    const Tensor head = state_->stream.arena().tensor(value.dtype(), value.shape(), Category::kWorkspace, "load");
-    weights.read(state_->stream, name, head.view);
-    const auto* const bytes = static_cast<const std::byte*>(head.view.raw());
-    if (!std::equal(bytes, bytes + head.view.bytes(), static_cast<const std::byte*>(value.raw()))) {
-      throw core::Error("weights that do not fit the model: " + name + " differs from the embedding it is tied to");
-    }
   }
   values_changed();
 }

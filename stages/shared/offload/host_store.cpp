@@ -36,6 +36,10 @@ class HostStore final : public Store {
     return static_cast<std::byte*>(memory_.at(static_cast<std::size_t>(region)).data());
   }
 
+  std::span<const std::byte> show(int region) override {
+    return {memory(region), static_cast<std::size_t>(bytes(region))};
+  }
+
   bool use_memory(std::span<const std::span<std::byte>>) override { return false; }
 
  private:

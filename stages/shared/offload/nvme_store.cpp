@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -157,6 +158,10 @@ class NvmeStore final : public Store {
     take_space(file_.get(), folder, end, log);
   }
 
+  ~NvmeStore() override {
+    if (!mapping_.empty()) ::munmap(const_cast<std::byte*>(mapping_.data()), mapping_.size());
+  }
+
   Transfer read(int region, std::int64_t offset, const core::TensorView& tensor) override {
     check("read", region, offset, tensor);
     return start(region, offset, static_cast<std::byte*>(tensor.raw()), tensor.bytes(), false);
@@ -168,6 +173,18 @@ class NvmeStore final : public Store {
   }
 
   std::byte* memory(int) override { return nullptr; }
+
+  std::span<const std::byte> show(int region) override {
+    if (mapping_.empty()) {
+      const std::int64_t end = begins_.back() + rounded_up(bytes(regions() - 1));
+      void* const address = ::mmap(nullptr, static_cast<std::size_t>(end), PROT_READ, MAP_SHARED, file_.get(), 0);
+      if (address == MAP_FAILED) core::fail_errno("cannot map " + name_);
+      mapping_ = {static_cast<const std::byte*>(address), static_cast<std::size_t>(end)};
+    }
+    return mapping_.subspan(static_cast<std::size_t>(begins_.at(static_cast<std::size_t>(region))),
+                            static_cast<std::size_t>(bytes(region)));
+  }
+
   bool use_memory(std::span<const std::span<std::byte>> memory) override { return io_->use_memory(memory); }
 
  private:
@@ -213,6 +230,7 @@ class NvmeStore final : public Store {
   io::FileDescriptor file_;
   std::unique_ptr<BlockIo> io_;
   std::vector<std::int64_t> begins_;
+  std::span<const std::byte> mapping_;  // of the whole file, once something is to be shown
 };
 
 std::unique_ptr<Store> nvme_store(const fs::path& folder, core::Arena& arena, std::span<const std::int64_t> sizes,

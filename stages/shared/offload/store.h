@@ -60,6 +60,10 @@ class Store {
   /// The region itself, where it lies in memory; else null.
   virtual std::byte* memory(int region) = 0;
 
+  /// The bytes of a region, to be looked at while no transfer writes: the memory it lies in, or a mapping of its file,
+  /// which is memory of the system's page cache. Lives as long as the store. Errors: core::Error.
+  virtual std::span<const std::byte> show(int region) = 0;
+
   /// Memory that transfers will use again and again; see BlockIo::use_memory.
   virtual bool use_memory(std::span<const std::span<std::byte>> memory) = 0;
 

@@ -1,2 +1,2 @@
 target_link_libraries(test_${name} PRIVATE
-  braise_stages_train_work braise_runner_recipe braise_test_tensors braise_test_ranks braise_stages_shared_hdf5)
+  braise_stages_train_work braise_runner_recipe braise_test_tensors braise_test_ranks braise_stages_shared_model braise_stages_shared_hdf5)
