@@ -122,18 +122,6 @@ std::vector<Exported> exported_tensors(const checkpoint::Checkpoint& from, std::
   return tensors;
 }
 
-/// A tied head that a file has all the same must equal the embedding.
-void check_tied_head(const weights::Weights& from, const model::Config& config) {
-  const std::string name = model::head_name(config);
-  const weights::TensorInfo* const head = from.find(name);
-  if (head == nullptr || !config.tied) return;
-  for (const model::ParameterSpec& spec : model::parameter_specs(config)) {
-    if (spec.role != model::Role::kTokens) continue;
-    if (!std::ranges::equal(model::find_parameter(from, spec)->bytes, head->bytes))
-      throw BadInput(name + " differs from the embedding that config.json ties it to");
-  }
-}
-
 }  // namespace
 
 int export_checkpoint(const fs::path& path, const fs::path& to, std::optional<core::Dtype> dtype) {
@@ -193,13 +181,12 @@ int import_weights(const fs::path& path, const fs::path& to) {
   const model::Config config = model::read_hugging_face(config_file);
   const weights::Weights from = weights::open_weights(target.path);
 
+  Host host;
   try {
-    model::check_weights(from, config);
+    model::check_weights(*host.stream, host.arena, from, config);
   } catch (const core::Error& error) {
     throw BadInput(target.path.string() + ": " + error.what());
   }
-  check_tied_head(from, config);
-  Host host;
   std::vector<core::Tensor> converted;
   std::vector<checkpoint::Piece> pieces;
   for (const model::ParameterSpec& spec : model::parameter_specs(config)) {
