@@ -209,7 +209,9 @@ TEST_CASE("arguments that cannot be are refused at the call") {
   const auto category = Category::kGradients;
   const std::vector<core::TensorView> mixed = {tensor.view, half.view};
   CHECK_THROWS_WITH(collectives.all_reduce_sum(mixed, category), Contains("of one dtype"));
-  CHECK_THROWS_WITH(collectives.all_reduce_sum(std::span(&integers.view, 1), category), Contains("fp32 or bf16"));
+  CHECK_THROWS_WITH(collectives.all_reduce_sum(std::span(&integers.view, 1), category), Contains("floating-point"));
+  const core::Tensor fp16 = rank.tensor(100, Dtype::kFloat16);
+  CHECK_THROWS_WITH(collectives.all_reduce_sum(std::span(&fp16.view, 1), category), Contains("fp32 or bf16"));
   const core::TensorView strided(tensor.view.raw(), Dtype::kFloat32, Shape{50}, std::vector<std::int64_t>{2});
   CHECK_THROWS_WITH(collectives.all_reduce_sum(std::span(&strided, 1), category), Contains("contiguous"));
   const std::vector<Range> whole = {{0, 100}}, outside = {{0, 101}}, two = {{0, 50}, {50, 100}};
