@@ -29,6 +29,8 @@ struct Dropout {
   double rate = 0;  ///< in [0, 1)
   /// One stream for each sequence of the batch; element ((h * T) + query) * T + key decides on that weight.
   std::span<const core::RandomStream> streams;
+  /// Number of the first query head: h above counts from it, so that some of a layer's heads drop what all would.
+  std::int64_t first_head = 0;
 };
 
 /// Causal attention, grouped-query where there are fewer key heads than query heads (H a multiple of G; query head h

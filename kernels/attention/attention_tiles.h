@@ -65,7 +65,7 @@ class Keep {
       : stream_(dropout.rate > 0 ? &dropout.streams[static_cast<std::size_t>(sequence)] : nullptr),
         threshold_(static_cast<std::uint64_t>(std::llround(dropout.rate * 0x1p32))),
         factor_(static_cast<float>(1 / (1 - dropout.rate))),
-        head_(head),
+        head_(dropout.first_head + head),
         positions_(positions) {}
   explicit operator bool() const { return stream_ != nullptr; }
   float operator()(std::int64_t query, std::int64_t key) const {

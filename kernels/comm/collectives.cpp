@@ -74,6 +74,11 @@ void check_tensor(const char* operation, const core::ConstTensorView& tensor, co
   core::require(tensor.dtype() == dtype, operation, "tensors must be of one dtype");
 }
 
+void require_summable(const char* operation, core::Dtype dtype) {
+  core::require(dtype == core::Dtype::kFloat32 || dtype == core::Dtype::kBfloat16, operation,
+                "tensors that are summed must be fp32 or bf16");
+}
+
 Joined joined_of(const char* operation, std::span<const core::TensorView> tensors) {
   Joined joined(tensors);
   for (const core::TensorView& tensor : tensors) check_tensor(operation, tensor, joined.dtype());
@@ -414,17 +419,9 @@ std::shared_ptr<Operation> make_sum(EngineType& engine, const char* name, const 
 
 }  // namespace
 
-namespace {
-
-void check_sum(const char* operation, const Joined& joined) {
-  core::require(joined.dtype() != core::Dtype::kFloat16, operation, "sums are of fp32 or bf16 tensors");
-}
-
-}  // namespace
-
 Pending Collectives::all_reduce_sum(std::span<const core::TensorView> tensors, core::Category category) {
   const Joined joined = joined_of("all_reduce_sum", tensors);
-  check_sum("all_reduce_sum", joined);
+  require_summable("all_reduce_sum", joined.dtype());
   if (size() == 1) return {};
   const std::vector<Range> owned = even_ranges(joined.elements(), size(), kLine);
   const Range mine = owned[static_cast<std::size_t>(rank())];
@@ -441,10 +438,11 @@ Pending Collectives::reduce_scatter_sum(std::span<const core::TensorView> tensor
                                         core::Category category) {
   constexpr const char* kName = "reduce_scatter_sum";
   const Joined joined = joined_of(kName, tensors);
-  check_sum(kName, joined);
   check_ranges(kName, owned, size(), joined.elements());
   check_disjoint(kName, owned);
   check_tensor(kName, shard, shard.dtype());
+  require_summable(kName, joined.dtype());
+  require_summable(kName, shard.dtype());
   core::require(shard.elements() == owned[static_cast<std::size_t>(rank())].size(), kName,
                 "the shard must have as many elements as this rank's range");
   core::require(accumulate == core::Accumulate::kOverwrite || shard.dtype() == core::Dtype::kFloat32, kName,

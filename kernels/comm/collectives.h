@@ -63,12 +63,14 @@ struct Traffic {
 ///
 /// Every operation is collective unless it says otherwise: call it on every rank, in the same order, with tensors of
 /// the same dtypes and sizes; ranks that disagree are found and named. Several may be under way at once. Tensors:
-/// floating-point (of sums fp32 or bf16), one dtype in an operation, contiguous, on the CPU; what computes them must be done before the call. Of
-/// several tensors the elements count as if they lay one after another. `category`: what the bytes are counted as.
+/// floating-point, those that are summed fp32 or bf16, one dtype in an operation, contiguous, on the CPU; what computes
+/// them must be done before the call. Of several tensors the elements count as if they lay one after another.
+/// `category`: what the bytes are counted as.
 ///
-/// Sums are taken by a pairwise tree over the ranks, (x[0] + x[1]) + (x[2] + x[3]) + ..., a rank without a partner going
-/// up as it is; each of these sums is rounded to the tensors' dtype, as core::add does. So where each rank gives the
-/// tree of an aligned power-of-two block of terms, the result is the tree of all of them, whatever the number of ranks.
+/// Sums are taken by a pairwise tree over the ranks, (x[0] + x[1]) + (x[2] + x[3]) + ..., a rank without a partner
+/// going up as it is; each of these sums is rounded to the tensors' dtype, as core::add does. So where each rank gives
+/// the tree of an aligned power-of-two block of terms, the result is the tree of all of them, whatever the number of
+/// ranks.
 ///
 /// Errors: core::Error, at the call for arguments that cannot be, in Pending for what other ranks do.
 /// Calls come from one thread at a time.

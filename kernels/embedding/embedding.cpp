@@ -38,11 +38,22 @@ std::int64_t checked_columns(const char* operation, const char* argument, const 
   return columns;
 }
 
+/// The vocabulary that a table of so many rows is, or is a part of.
+std::int64_t checked_vocabulary(const char* operation, const core::VocabularyPart& part, std::int64_t rows) {
+  if (part.vocabulary == 0) {
+    core::require(part.first == 0, operation, "a part of a vocabulary needs to know of how many tokens");
+    return rows;
+  }
+  core::require(part.first >= 0 && part.first + rows <= part.vocabulary, operation,
+                "the table goes beyond the vocabulary that it is a part of");
+  return part.vocabulary;
+}
+
 }  // namespace
 
 void embedding_forward(core::Stream& stream, const TensorView& y, const ConstTensorView& ids,
                        const ConstTensorView& token_table, const ConstTensorView& positions,
-                       const ConstTensorView& position_table, float scale) {
+                       const ConstTensorView& position_table, float scale, const core::VocabularyPart& part) {
   constexpr const char* kName = "embedding_forward";
   const std::int64_t columns = checked_columns(kName, "y", y, ids);
   const std::int64_t tokens = checked_rows(kName, "token_table", token_table, columns);
@@ -56,14 +67,14 @@ void embedding_forward(core::Stream& stream, const TensorView& y, const ConstTen
     core::require_float_tensor(kName, "position_table", position_table, Shape{places, columns});
   }
   core::require_cpu(stream, kName);
-  cpu::require_in_range(kName, "id", ids, tokens);
+  cpu::require_in_range(kName, "id", ids, checked_vocabulary(kName, part, tokens));
   if (position_table) cpu::require_in_range(kName, "position", positions, places);
-  cpu::embedding_forward({y.as_rows(), ids, token_table, positions, position_table, scale});
+  cpu::embedding_forward({y.as_rows(), ids, token_table, part.first, positions, position_table, scale});
 }
 
 void embedding_backward(core::Stream& stream, const TensorView& dtoken, const TensorView& dposition,
                         const ConstTensorView& dy, const ConstTensorView& ids, const ConstTensorView& positions,
-                        float scale) {
+                        float scale, const core::VocabularyPart& part) {
   constexpr const char* kName = "embedding_backward";
   const std::int64_t columns = checked_columns(kName, "dy", dy, ids);
   core::require(static_cast<bool>(positions) == static_cast<bool>(dposition), kName,
@@ -81,11 +92,11 @@ void embedding_backward(core::Stream& stream, const TensorView& dtoken, const Te
   }
   core::require(ids.elements() < std::int64_t{1} << 32, kName, "ids has 2^32 elements or more");
   core::require_cpu(stream, kName);
-  if (dtoken) cpu::require_in_range(kName, "id", ids, tokens);
+  if (dtoken) cpu::require_in_range(kName, "id", ids, checked_vocabulary(kName, part, tokens));
   if (dposition) cpu::require_in_range(kName, "position", positions, places);
   const ConstTensorView rows = dy.as_rows();
-  if (dtoken) cpu::add_rows_by_id(stream.arena(), {dtoken, rows, scale}, ids);
-  if (dposition) cpu::add_rows_by_id(stream.arena(), {dposition, rows, 1.0f}, positions);
+  if (dtoken) cpu::add_rows_by_id(stream.arena(), {dtoken, part.first, rows, scale}, ids);
+  if (dposition) cpu::add_rows_by_id(stream.arena(), {dposition, 0, rows, 1.0f}, positions);
 }
 
 }  // namespace braise::embedding

@@ -36,7 +36,7 @@ void with_type(core::Dtype dtype, const Work& work) {
   }
 }
 
-/// y[i] = scale * token[i], plus position[i] where there is one.
+/// y[i] = scale * token[i] (0 without a token), plus position[i] where there is one.
 template <class Y, class Token, class Position>
 void embed_row(Y* y, const Token* token, const Position* position, float scale, std::size_t columns) {
   const hn::ScalableTag<float> d;
@@ -44,12 +44,12 @@ void embed_row(Y* y, const Token* token, const Position* position, float scale, 
   const auto factor = hn::Set(d, scale);
   std::size_t i = 0;
   for (; i + lanes <= columns; i += lanes) {
-    auto value = hn::Mul(factor, vf::load_float(d, token + i));
+    auto value = token == nullptr ? hn::Zero(d) : hn::Mul(factor, vf::load_float(d, token + i));
     if (position != nullptr) value = hn::Add(value, vf::load_float(d, position + i));
     vf::store_float(value, d, y + i);
   }
   if (i == columns) return;
-  auto value = hn::Mul(factor, vf::load_float_part(d, token + i, columns - i));
+  auto value = token == nullptr ? hn::Zero(d) : hn::Mul(factor, vf::load_float_part(d, token + i, columns - i));
   if (position != nullptr) value = hn::Add(value, vf::load_float_part(d, position + i, columns - i));
   vf::store_float_part(value, d, y + i, columns - i);
 }
@@ -73,7 +73,10 @@ void embed_rows(const Forward& f, std::int64_t begin, std::int64_t end) {
         for (std::int64_t n = begin; n < end; ++n) {
           const auto* const place =
               places == nullptr ? nullptr : places + id_at(f.positions, n) * f.position_table.stride(0);
-          embed_row(to + n * y.stride(0), tokens + id_at(f.ids, n) * f.token_table.stride(0), place, f.scale, columns);
+          const std::int64_t row = id_at(f.ids, n) - f.first_token;
+          const bool there = row >= 0 && row < f.token_table.extent(0);
+          embed_row(to + n * y.stride(0), there ? tokens + row * f.token_table.stride(0) : nullptr, place, f.scale,
+                    columns);
         }
       });
     });
@@ -148,18 +151,22 @@ constexpr std::int64_t kPieceColumns = 128;
 /// Bits of an id that one pass of the sort looks at.
 constexpr int kDigit = 11;
 
-/// The occurrences of ids below `end`, sorted in `words` or in `spare`, whichever comes back. Both hold ids.elements().
-std::uint64_t* sorted_occurrences(std::uint64_t* words, std::uint64_t* spare, const core::ConstTensorView& ids,
-                                  std::int64_t end) {
-  const std::int64_t count = ids.elements();
+/// The occurrences of ids first to first + ids_there - 1, as numbers from 0, sorted in `words` or in `spare`.
+/// Both hold ids.elements().
+Occurrences sorted_occurrences(std::uint64_t* words, std::uint64_t* spare, const core::ConstTensorView& ids,
+                               std::int64_t first, std::int64_t ids_there) {
   std::int64_t n = 0;
+  std::int64_t count = 0;
   for (std::int64_t b = 0; b < ids.extent(0); ++b) {
     const std::int32_t* const row = ids.data<std::int32_t>() + b * ids.stride(0);
     for (std::int64_t t = 0; t < ids.extent(1); ++t, ++n) {
-      words[n] = static_cast<std::uint64_t>(row[t * ids.stride(1)]) << 32 | static_cast<std::uint64_t>(n);
+      const std::int64_t id = row[t * ids.stride(1)] - first;
+      if (id < 0 || id >= ids_there) continue;
+      words[count++] = static_cast<std::uint64_t>(id) << 32 | static_cast<std::uint64_t>(n);
     }
   }
-  const int bits = std::bit_width(static_cast<std::uint64_t>(end - 1));
+  if (count == 0) return {};
+  const int bits = std::bit_width(static_cast<std::uint64_t>(ids_there - 1));
   for (int shift = 0; shift < bits; shift += kDigit) {
     const auto digit = [&](std::uint64_t word) { return word >> (32 + shift) & ((1u << kDigit) - 1); };
     std::array<std::int64_t, (std::size_t{1} << kDigit) + 1> starts{};
@@ -168,7 +175,7 @@ std::uint64_t* sorted_occurrences(std::uint64_t* words, std::uint64_t* spare, co
     for (std::int64_t i = 0; i < count; ++i) spare[starts[digit(words[i])]++] = words[i];
     std::swap(words, spare);
   }
-  return words;
+  return {words, static_cast<std::size_t>(count)};
 }
 
 struct Piece {
@@ -228,8 +235,7 @@ void add_rows_by_id(core::Arena& arena, const Backward& backward, const core::Co
   const auto size = static_cast<std::int64_t>(sizeof(std::uint64_t));
   const core::Buffer workspace = arena.allocate(2 * count * size, core::Category::kWorkspace, "embedding_backward");
   auto* const words = static_cast<std::uint64_t*>(workspace.data());
-  const Occurrences sorted(sorted_occurrences(words, words + count, ids, backward.table.extent(0)),
-                           static_cast<std::size_t>(count));
+  const Occurrences sorted = sorted_occurrences(words, words + count, ids, backward.first_id, backward.table.extent(0));
   const std::vector<Piece> pieces = pieces_of(sorted, backward.table.extent(1));
   core::parallel_for_uneven(static_cast<std::int64_t>(pieces.size()), [&](std::int64_t i) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];

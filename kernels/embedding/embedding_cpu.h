@@ -17,6 +17,7 @@ struct Forward {
   core::TensorView y;  ///< B T x C
   core::ConstTensorView ids;
   core::ConstTensorView token_table;
+  std::int64_t first_token;  ///< of the table; others than it has are zeros
   core::ConstTensorView positions;
   core::ConstTensorView position_table;
   float scale;
@@ -27,6 +28,7 @@ void embedding_forward(const Forward& forward);
 /// Rows to be added to the rows of a table.
 struct Backward {
   core::TensorView table;    ///< V x C
+  std::int64_t first_id;     ///< of the table; others than it has are left out
   core::ConstTensorView dy;  ///< B T x C
   float scale;
 };
@@ -34,7 +36,7 @@ struct Backward {
 /// Occurrences of ids, sorted by id and then by row of dy: the id is the upper half of the word.
 using Occurrences = std::span<const std::uint64_t>;
 
-/// table[i,:] += scale * sum of the rows of dy whose id is i.
+/// table[i,:] += scale * sum of the rows of dy whose id is first_id + i.
 void add_rows_by_id(core::Arena& arena, const Backward& backward, const core::ConstTensorView& ids);
 
 }  // namespace braise::embedding::cpu

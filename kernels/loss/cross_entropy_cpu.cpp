@@ -127,35 +127,33 @@ void cap_logits(float* logits, std::int64_t count, float cap) {
 
 }  // namespace
 
-void forward(core::Stream& stream, const core::TensorView& losses, const core::TensorView& log_sums,
-             const core::ConstTensorView& x, const linear::PackedMatrix& w, const core::ConstTensorView& targets,
-             const CrossEntropy& settings) {
+void partial(core::Stream& stream, const core::TensorView& partials, const core::ConstTensorView& x,
+             const linear::PackedMatrix& w, const core::ConstTensorView& targets, const CrossEntropy& settings,
+             const core::VocabularyPart& part) {
   const std::int64_t rows = x.extent(0);
   const std::int64_t tokens = w.columns();
   const std::int64_t tiles = (tokens + lc::kTileColumns - 1) / lc::kTileColumns;
-  const auto workspace = [&](std::int64_t bytes) {
-    return stream.arena().allocate(bytes, core::Category::kWorkspace, "cross_entropy");
-  };
-  const core::Buffer memory = workspace(rows * tiles * static_cast<std::int64_t>(sizeof(Partial)));
-  const core::Buffer target_memory = workspace(rows * static_cast<std::int64_t>(sizeof(float)));
-  auto* const partials = static_cast<Partial*>(memory.data());
-  auto* const target_logits = static_cast<float*>(target_memory.data());
+  const core::Buffer memory = stream.arena().allocate(rows * tiles * static_cast<std::int64_t>(sizeof(Partial)),
+                                                      core::Category::kWorkspace, "cross_entropy");
+  auto* const of_tiles = static_cast<Partial*>(memory.data());
+  float* const results = partials.data<float>();
   const std::int32_t* const target = targets.data<std::int32_t>();
+  for (std::int64_t row = 0; row < rows; ++row) results[row * kPartials + 3] = 0;
 
   lc::product_tiles(stream, x, w.data(), tokens, 0, tokens, [&](const lc::Tile& tile) {
     for (std::int64_t i = 0; i < tile.rows; ++i) {
       const std::int64_t row = tile.row + i;
       float* const logits = tile.sums + i * tile.pitch;
       cap_logits(logits, tile.columns, settings.logit_cap);
-      const std::int64_t at = target[row] - tile.column;
-      if (at >= 0 && at < tile.columns) target_logits[row] = logits[at];
+      const std::int64_t at = target[row] - part.first - tile.column;
+      if (at >= 0 && at < tile.columns) results[row * kPartials + 3] = logits[at];
       HWY_DYNAMIC_DISPATCH(summarise)
-      (partials[row * tiles + tile.column / lc::kTileColumns], logits, static_cast<std::size_t>(tile.columns));
+      (of_tiles[row * tiles + tile.column / lc::kTileColumns], logits, static_cast<std::size_t>(tile.columns));
     }
   });
 
   core::parallel_for(rows, [&](std::int64_t row) {
-    const Partial* const parts = partials + row * tiles;
+    const Partial* const parts = of_tiles + row * tiles;
     float maximum = parts[0].maximum;
     for (std::int64_t i = 1; i < tiles; ++i) maximum = std::max(maximum, parts[i].maximum);
     float sum = 0;
@@ -164,13 +162,36 @@ void forward(core::Stream& stream, const core::TensorView& losses, const core::T
       sum += parts[i].sum * core::math::exp<Scalar>(parts[i].maximum - maximum);
       logit_sum += parts[i].logit_sum;
     }
+    results[row * kPartials] = maximum;
+    results[row * kPartials + 1] = sum;
+    results[row * kPartials + 2] = logit_sum;
+  });
+}
+
+void combine(const core::TensorView& losses, const core::TensorView& log_sums, const core::ConstTensorView& partials,
+             const core::ConstTensorView& targets, const CrossEntropy& settings, std::int64_t vocabulary) {
+  const std::int64_t rows = partials.extent(1);
+  const std::int32_t* const target = targets.data<std::int32_t>();
+  core::parallel_for(rows, [&](std::int64_t row) {
+    const auto of_part = [&](std::int64_t part) { return partials.data<float>() + (part * rows + row) * kPartials; };
+    float maximum = of_part(0)[0];
+    for (std::int64_t i = 1; i < partials.extent(0); ++i) maximum = std::max(maximum, of_part(i)[0]);
+    float sum = 0;
+    float logit_sum = 0;
+    float target_logit = 0;
+    for (std::int64_t i = 0; i < partials.extent(0); ++i) {
+      const float* const part = of_part(i);
+      sum += part[1] * core::math::exp<Scalar>(part[0] - maximum);
+      logit_sum += part[2];
+      target_logit += part[3];
+    }
     const float log_sum = maximum + core::math::log<Scalar>(sum);
     log_sums.data<float>()[row] = log_sum;
     float loss = 0;
     if (target[row] != settings.ignore) {
       const float a = settings.label_smoothing;
-      loss = log_sum - (1 - a) * target_logits[row];
-      if (a > 0) loss -= a * (logit_sum / static_cast<float>(tokens));
+      loss = log_sum - (1 - a) * target_logit;
+      if (a > 0) loss -= a * (logit_sum / static_cast<float>(vocabulary));
       if (settings.z_loss > 0) loss += settings.z_loss * log_sum * log_sum;
     }
     losses.data<float>()[row] = loss;
@@ -180,7 +201,7 @@ void forward(core::Stream& stream, const core::TensorView& losses, const core::T
 void logit_gradients(core::Stream& stream, const core::TensorView& dz, const core::ConstTensorView& gradients,
                      const core::ConstTensorView& log_sums, const core::ConstTensorView& x,
                      const linear::PackedMatrix& w, const core::ConstTensorView& targets, const CrossEntropy& settings,
-                     std::int64_t begin, std::int64_t end) {
+                     const core::VocabularyPart& part, std::int64_t begin, std::int64_t end) {
   const std::int32_t* const target = targets.data<std::int32_t>();
   lc::product_tiles(stream, x, w.data(), w.columns(), begin, end, [&](const lc::Tile& tile) {
     const auto count = static_cast<std::size_t>(tile.columns);
@@ -195,10 +216,10 @@ void logit_gradients(core::Stream& stream, const core::TensorView& dz, const cor
         RowGradient each{};
         each.factor = gradient * (1 + 2 * settings.z_loss * log_sum);
         each.log_sum = log_sum;
-        each.uniform = gradient * settings.label_smoothing / static_cast<float>(w.columns());
+        each.uniform = gradient * settings.label_smoothing / static_cast<float>(part.vocabulary);
         each.cap = settings.logit_cap;
         cap_logits(logits, tile.columns, settings.logit_cap);
-        const std::int64_t at = target[row] - tile.column;
+        const std::int64_t at = target[row] - part.first - tile.column;
         const bool has_target = at >= 0 && at < tile.columns;
         const float slope = has_target ? cap_slope(logits[at], settings.logit_cap) : 0;
         HWY_DYNAMIC_DISPATCH(differentiate)(logits, count, each);

@@ -5,14 +5,17 @@
 
 namespace braise::loss::cpu {
 
-void forward(core::Stream& stream, const core::TensorView& losses, const core::TensorView& log_sums,
-             const core::ConstTensorView& x, const linear::PackedMatrix& w, const core::ConstTensorView& targets,
-             const CrossEntropy& settings);
+void partial(core::Stream& stream, const core::TensorView& partials, const core::ConstTensorView& x,
+             const linear::PackedMatrix& w, const core::ConstTensorView& targets, const CrossEntropy& settings,
+             const core::VocabularyPart& part);
 
-/// dz of tokens [begin, end), `begin` a multiple of 256: [M, end - begin], rows contiguous.
+void combine(const core::TensorView& losses, const core::TensorView& log_sums, const core::ConstTensorView& partials,
+             const core::ConstTensorView& targets, const CrossEntropy& settings, std::int64_t vocabulary);
+
+/// dz of logits [begin, end), `begin` a multiple of 256: [M, end - begin], rows contiguous. `part` has its vocabulary.
 void logit_gradients(core::Stream& stream, const core::TensorView& dz, const core::ConstTensorView& gradients,
                      const core::ConstTensorView& log_sums, const core::ConstTensorView& x,
                      const linear::PackedMatrix& w, const core::ConstTensorView& targets, const CrossEntropy& settings,
-                     std::int64_t begin, std::int64_t end);
+                     const core::VocabularyPart& part, std::int64_t begin, std::int64_t end);
 
 }  // namespace braise::loss::cpu

@@ -152,7 +152,8 @@ void OptimizerState::prefetch() {
 
 void OptimizerState::initialise(std::uint64_t seed) {
   const auto draw = [&](const Segment& segment, const TensorView& to) {
-    model::initialise(stream_, to, spec(segment), decoder_.config(), seed, segment.begin);
+    const model::Parameter& parameter = decoder_.parameters()[segment.parameter];
+    model::initialise(stream_, to, parameter.spec, parameter.cut, decoder_.config(), seed, segment.begin);
   };
   for_parts([&](const Part& part) {
     for (const TensorView& array : part.arrays) core::fill(stream_, array, 0);

@@ -9,10 +9,10 @@ namespace braise::train {
 namespace {
 
 /// A unit's memory in as many ranges, each from the first edge of a block at or after its even share.
-std::vector<comm::Range> cut(const model::Unit& unit, std::span<const model::ParameterSpec> specs, int ranks) {
+std::vector<comm::Range> cut(const model::Unit& unit, std::span<const model::PartSpec> specs, int ranks) {
   std::vector<std::int64_t> edges;
   for (const model::Unit::Place& place : unit.places) {
-    const std::int64_t elements = specs[place.parameter].shape.elements();
+    const std::int64_t elements = specs[place.parameter].cut.shape().elements();
     for (std::int64_t begin = 0; begin < elements; begin += core::kReductionBlock) {
       edges.push_back(place.offset + begin);
     }
@@ -30,7 +30,7 @@ std::vector<comm::Range> cut(const model::Unit& unit, std::span<const model::Par
 
 }  // namespace
 
-Shards::Shards(const model::Units& units, std::span<const model::ParameterSpec> specs, int ranks)
+Shards::Shards(const model::Units& units, std::span<const model::PartSpec> specs, int ranks)
     : ranks_(ranks), segments_(static_cast<std::size_t>(ranks)) {
   for (int number = 0; number < units.size(); ++number) {
     const model::Unit& unit = units.at(number);
@@ -40,7 +40,7 @@ Shards::Shards(const model::Units& units, std::span<const model::ParameterSpec> 
       const comm::Range range = ranges_.back()[rank];
       for (const model::Unit::Place& place : unit.places) {
         const std::int64_t begin = std::max(range.begin, place.offset);
-        const std::int64_t end = std::min(range.end, place.offset + specs[place.parameter].shape.elements());
+        const std::int64_t end = std::min(range.end, place.offset + specs[place.parameter].cut.shape().elements());
         if (begin < end) {
           segments_[rank].push_back({place.parameter, begin - place.offset, end - place.offset, number, begin});
         }

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/comm/collectives.h"
-#include "stages/shared/model/parameters.h"
+#include "stages/shared/model/part.h"
 #include "stages/shared/model/units.h"
 
 namespace braise::train {
@@ -26,7 +26,7 @@ struct Segment {
 /// whole blocks of reductions allow. Small units leave ranks without any.
 class Shards {
  public:
-  Shards(const model::Units& units, std::span<const model::ParameterSpec> specs, int ranks);
+  Shards(const model::Units& units, std::span<const model::PartSpec> specs, int ranks);
 
   int ranks() const { return ranks_; }
 

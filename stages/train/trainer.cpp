@@ -64,8 +64,8 @@ std::unique_ptr<comm::Collectives> make_axis(comm::Communicator& comm, core::Are
   return comm.size() == 1 ? nullptr : std::make_unique<comm::Collectives>(comm, arena, "data");
 }
 
-std::vector<model::ParameterSpec> specs_of(const model::Decoder& decoder) {
-  return model::parameter_specs(decoder.config());
+std::vector<model::PartSpec> specs_of(const model::Decoder& decoder) {
+  return model::part_specs(decoder.config(), decoder.part());
 }
 
 }  // namespace

@@ -70,18 +70,25 @@ ConstTensorView Decoder::State::position_ids(const Batch& batch, Tensor& own) co
   return own.view;
 }
 
-Tensor Decoder::State::embed(const Batch& batch) {
-  const Shape shape{batch.ids.extent(0), batch.ids.extent(1), config.hidden};
-  Tensor x = activation(shape, "embedding");
+Tensor Decoder::State::embed(const Batch& batch) const {
   const auto scale = static_cast<float>(config.embedding_scale);
+  Tensor own;
+  Tensor x = activation(stream_shape(batch), "embedding");
   need_values(units.tokens, {});
   if (positions) need_values(units.positions, {});
-  if (positions) {
-    Tensor own;
-    const ConstTensorView ids = position_ids(batch, own);
-    embedding::embedding_forward(stream, x.view, batch.ids, tokens.value.view, ids, positions.value.view, scale);
+  ConstTensorView places, table;
+  // Of the ranks that share the table one adds the positions.
+  if (positions && (axis == nullptr || axis->rank() == 0)) {
+    places = position_ids(batch, own);
+    table = positions.value.view;
+  }
+  if (axis == nullptr) {
+    embedding::embedding_forward(stream, x.view, batch.ids, tokens.value.view, places, table, scale);
   } else {
-    embedding::embedding_forward(stream, x.view, batch.ids, tokens.value.view, {}, {}, scale);
+    Tensor terms =
+        activation(Shape{batch.ids.extent(0), batch.ids.extent(1), config.hidden}, Dtype::kFloat32, "embedding terms");
+    embedding::embedding_forward(stream, terms.view, batch.ids, tokens.value.view, places, table, scale, vocabulary());
+    core::copy(stream, x.view, axis->scatter_sum(std::move(terms), "embedding").wait().view);
   }
   if (positions) values_used(units.positions);
   values_used(units.tokens);
@@ -89,6 +96,22 @@ Tensor Decoder::State::embed(const Batch& batch) {
     drop(x.view, x.view, batch, config.embedding_dropout, 0, Site::kEmbedding, Accumulate::kOverwrite);
   }
   return x;
+}
+
+void Decoder::State::embed_backward(Tensor dx, const Batch& batch) const {
+  if (drops(batch, config.embedding_dropout)) {
+    drop(dx.view, dx.view, batch, config.embedding_dropout, 0, Site::kEmbedding, Accumulate::kOverwrite);
+  }
+  TensorAxis::Gathered all = gather(dx.view, batch, "embedding gradient");
+  need_gradients(units.tokens);
+  if (positions) need_gradients(units.positions);
+  Tensor own;
+  ConstTensorView places;
+  if (positions) places = position_ids(batch, own);
+  embedding::embedding_backward(stream, tokens.gradient.view, positions.gradient.view, all.wait(), batch.ids, places,
+                                static_cast<float>(config.embedding_scale), vocabulary());
+  if (positions) gradients_added(units.positions);
+  gradients_added(units.tokens);
 }
 
 /// What follows the blocks; a tied head is the embedding.
@@ -111,40 +134,67 @@ loss::CrossEntropy Decoder::State::capped(loss::CrossEntropy loss) const {
   return loss;
 }
 
-Tensor Decoder::State::run_blocks(const Batch& batch, bool keep) {
+Tensor Decoder::State::run_blocks(const Batch& batch, Tensor input, Pass::Kept* kept) {
   need_rope(batch);
-  saved.clear();
-  saved.resize(blocks.size());
-  Tensor x = embed(batch);
+  if (kept != nullptr) kept->saved.resize(blocks.size());
   const Packs packs{.forward = true, .backward = false};
-  for (std::size_t layer = 0; layer < blocks.size(); ++layer) {
-    Saved& s = saved[layer];
+  Tensor x = embeds() ? embed(batch) : std::move(input);
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const std::size_t layer = static_cast<std::size_t>(part.blocks.begin) + i;
+    Saved s;
     s.input = std::move(x);
     need_values(unit_of(layer), packs);
     x = forward_block(s, batch, layer);
     values_used(unit_of(layer));
-    if (!keep) {
-      s = {};
-    } else if (recomputed(layer)) {
-      Tensor input = std::move(s.input);
-      s = {};
-      s.input = std::move(input);
-    } else if (settings.checkpointing.kind == Checkpointing::Kind::kAttention) {
+    if (kept == nullptr) continue;
+    if (recomputed(layer)) {
+      kept->saved[i].input = std::move(s.input);
+      continue;
+    }
+    if (settings.checkpointing.kind == Checkpointing::Kind::kAttention) {
       s.attended = {};
       s.log_sums = {};
     }
+    kept->saved[i] = std::move(s);
   }
   return x;
 }
 
 Decoder::Decoder(core::Stream& stream, const Config& config, const DecoderSettings& settings)
-    : state_(std::make_unique<State>(stream, config, settings)) {
+    : state_(std::make_unique<State>(stream, config, settings, whole_of(config))) {
+  state_->make();
+}
+
+Decoder::Decoder(core::Stream& stream, const Config& config, const DecoderSettings& settings, const Part& part,
+                 comm::Communicator& tensor)
+    : state_(std::make_unique<State>(stream, config, settings, part)) {
+  core::require(part.tensor_width == tensor.size() && part.tensor == tensor.rank(), "a decoder",
+                "must be the part of its place among the ranks that share it");
+  core::require(part.blocks.begin >= 0 && part.blocks.size() > 0 && part.blocks.end <= config.layers, "a decoder",
+                "must have blocks of the model");
+  const std::vector<SplitProblem> problems = split_problems(config, part.tensor_width, 1);
+  if (!problems.empty()) {
+    throw core::Error("a decoder: " + problems.front().axis + " " + problems.front().problem + "; " +
+                      problems.front().remedy);
+  }
+  if (part.tensor_width > 1) {
+    state_->axis = std::make_unique<TensorAxis>(tensor, stream, state_->shares.kv_copies);
+  }
+  state_->make();
+}
+
+void Decoder::State::make() {
   core::require(core::is_float(settings.compute), "a decoder", "must compute in fp32, bf16 or fp16");
   core::require(settings.checkpointing.every >= 1, "a decoder", "must checkpoint every block, or every second, ...");
-  state_->make_parameters();
+  make_parameters();
 }
 
 Decoder::~Decoder() = default;
+
+Decoder::Pass::Pass() = default;
+Decoder::Pass::~Pass() = default;
+Decoder::Pass::Pass(Pass&&) noexcept = default;
+Decoder::Pass& Decoder::Pass::operator=(Pass&&) noexcept = default;
 
 const Config& Decoder::config() const {
   return state_->config;
@@ -152,6 +202,10 @@ const Config& Decoder::config() const {
 
 core::Dtype Decoder::compute() const {
   return state_->settings.compute;
+}
+
+const Part& Decoder::part() const {
+  return state_->part;
 }
 
 std::span<const Parameter> Decoder::parameters() const {
@@ -166,19 +220,46 @@ std::span<const TensorView> Decoder::accumulators() const {
   return state_->accumulators;
 }
 
+Shape Decoder::stream_shape(const Batch& batch) const {
+  return state_->stream_shape(batch);
+}
+
 void Decoder::logits(const TensorView& logits, const Batch& batch) {
   State& s = *state_;
   s.check(batch, false);
-  core::require_tensor("logits", "logits", logits, Dtype::kFloat32,
-                       Shape{batch.ids.extent(0), batch.ids.extent(1), s.config.vocabulary});
-  const Tensor x = s.run_blocks(batch, false);
+  core::require(s.is_whole(), "logits", "the decoder has not all blocks");
+  const Shape shape{batch.ids.extent(0), batch.ids.extent(1), s.config.vocabulary};
+  core::require_tensor("logits", "logits", logits, Dtype::kFloat32, shape);
+  const Tensor x = s.run_blocks(batch, {}, nullptr);
   const Tensor normed = s.activation(x.view.shape(), "final norm");
   Statistics statistics;
   s.need_end({.forward = true, .backward = false});
   s.norm(normed.view, statistics, x.view, s.final_norm, "final norm");
-  linear::matmul(s.stream, logits, normed.view, s.packed_head);
+  if (s.axis == nullptr) {
+    linear::matmul(s.stream, logits, normed.view, s.packed_head);
+  } else {
+    s.share_logits(logits, normed.view, batch);
+  }
   s.cap(logits);
   s.end_used();
+}
+
+void Decoder::State::share_logits(const TensorView& logits, const ConstTensorView& normed, const Batch& batch) const {
+  // Ranks have columns, of widths that may differ by one: the widest goes around.
+  const std::int64_t rows = batch.ids.elements();
+  const std::int64_t width = axis->width();
+  const std::int64_t widest = (config.vocabulary + width - 1) / width;
+  const Tensor all = activation(Shape{width, rows, widest}, Dtype::kFloat32, "logits");
+  const TensorView mine = all.view.select(0, axis->rank());
+  core::fill(stream, mine, 0);
+  linear::matmul(stream, mine.slice(1, 0, shares.vocabulary.size()), gather(normed, batch, "logits").wait().as_rows(),
+                 packed_head);
+  axis->exchange(mine, all.view);
+  for (int rank = 0; rank < width; ++rank) {
+    const Extent columns = shares_of(config, {rank, part.tensor_width, part.blocks}).vocabulary;
+    core::copy(stream, logits.as_rows().slice(1, columns.begin, columns.end),
+               all.view.select(0, rank).slice(1, 0, columns.size()));
+  }
 }
 
 void Decoder::extend(const TensorView& logits, const ConstTensorView& ids, KvCache& cache,
@@ -188,6 +269,7 @@ void Decoder::extend(const TensorView& logits, const ConstTensorView& ids, KvCac
   std::vector<std::int32_t> positions = cache.positions_of(extensions);
   const auto rows = std::ssize(positions);
   const auto ends = std::ssize(extensions);
+  core::require(s.is_whole() && s.axis == nullptr, kName, "the decoder has not all of the model");
   core::require(cache.fits(s.config, s.settings.compute), kName, "the cache is not of this model and dtype");
   core::require_tensor(kName, "ids", ids, Dtype::kInt32, Shape{rows});
   core::require(ids.contiguous(), kName, "ids is not contiguous");
@@ -217,7 +299,7 @@ void Decoder::extend(const TensorView& logits, const ConstTensorView& ids, KvCac
   s.cache = &cache;
   s.extensions = extensions;
   const Extending until_the_end{s};
-  const Tensor x = s.run_blocks(batch, false);
+  const Tensor x = s.run_blocks(batch, {}, nullptr);
   const Tensor last = s.activation(Shape{1, ends, s.config.hidden}, "final norm");
   std::int64_t row = 0;
   for (std::int64_t i = 0; i < ends; ++i) {
@@ -234,94 +316,151 @@ void Decoder::extend(const TensorView& logits, const ConstTensorView& ids, KvCac
   cache.advance(extensions);
 }
 
-void Decoder::State::compute_losses(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& loss,
-                                    bool keep) {
-  check(batch, true);
-  core::require_tensor("forward", "losses", losses, Dtype::kFloat32, batch.ids.shape());
-  core::require(losses.contiguous(), "forward", "losses is not contiguous");
+void Decoder::State::compute_losses(Pass::Kept& kept, const TensorView& losses, const Batch& batch,
+                                    const loss::CrossEntropy& loss, bool keep) const {
   const std::int64_t rows = batch.ids.elements();
-  last = run_blocks(batch, keep);
-  final_normed = activation(last.view.shape(), "final norm");
+  const ConstTensorView targets = batch.targets.reshaped(Shape{rows});
+  kept.final_normed = activation(kept.last.view.shape(), "final norm");
   need_end({.forward = true, .backward = keep});
-  norm(final_normed.view, final_statistics, last.view, final_norm, "final norm");
-  loss_log_sums = activation(Shape{rows}, Dtype::kFloat32, "loss");
-  loss::linear_cross_entropy_forward(stream, losses.reshaped(Shape{rows}), loss_log_sums.view,
-                                     final_normed.view.as_rows(), packed_head, batch.targets.reshaped(Shape{rows}),
-                                     capped(loss));
-  if (keep) return;  // the backward pass begins with the end
-  end_used();
-  last = {};
-  final_statistics = {};
-  final_normed = {};
-  loss_log_sums = {};
-}
-
-void Decoder::forward(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings) {
-  state_->compute_losses(losses, batch, settings, state_->settings.gradients);
-}
-
-void Decoder::evaluate(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings) {
-  state_->compute_losses(losses, batch, settings, false);
-}
-
-void Decoder::backward(const ConstTensorView& weights, const Batch& batch, const loss::CrossEntropy& settings) {
-  State& s = *state_;
-  core::require(s.settings.gradients, "backward", "the decoder has no gradients");
-  core::require(static_cast<bool>(s.last.view), "backward", "there was no forward pass before");
-  s.check(batch, true);
-  core::require_tensor("backward", "weights", weights, Dtype::kFloat32, batch.ids.shape());
-  core::require(weights.contiguous(), "backward", "weights is not contiguous");
-  const std::int64_t rows = batch.ids.elements();
-  Tensor dx = s.activation(s.last.view.shape(), "gradient");
-  {
-    const Tensor d_normed = s.activation(s.last.view.shape(), "final norm gradient");
-    if (s.config.tied) s.need_gradients(s.units.tied_head);
-    s.need_gradients(s.units.end);
-    loss::linear_cross_entropy_backward(s.stream, d_normed.view.as_rows(), s.head_gradient(),
-                                        weights.reshaped(Shape{rows}), s.loss_log_sums.view,
-                                        s.final_normed.view.as_rows(), s.packed_head, s.head_value().value.view,
-                                        batch.targets.reshaped(Shape{rows}), s.capped(settings));
-    s.final_normed = {};
-    s.loss_log_sums = {};
-    s.norm_backward(dx.view, d_normed.view, s.last.view, s.final_statistics, s.final_norm, Accumulate::kOverwrite);
-    s.last = {};
-    s.final_statistics = {};
-    s.gradients_added(s.units.end);
-    if (s.config.tied) s.gradients_added(s.units.tied_head);
-    s.end_used();
+  norm(kept.final_normed.view, kept.final_statistics, kept.last.view, final_norm, "final norm");
+  kept.loss_log_sums = activation(Shape{rows}, Dtype::kFloat32, "loss");
+  if (axis == nullptr) {
+    return loss::linear_cross_entropy_forward(stream, losses.reshaped(Shape{rows}), kept.loss_log_sums.view,
+                                              kept.final_normed.view.as_rows(), packed_head, targets, capped(loss));
   }
-  for (std::size_t layer = s.blocks.size(); layer-- > 0;) {
-    Saved& saved = s.saved[layer];
+  const Tensor partials = activation(Shape{axis->width(), rows, loss::kPartials}, Dtype::kFloat32, "loss");
+  const TensorView mine = partials.view.select(0, axis->rank());
+  loss::partial_cross_entropy(stream, mine, gather(kept.final_normed.view, batch, "loss").wait().as_rows(), packed_head,
+                              targets, capped(loss), vocabulary());
+  axis->exchange(mine, partials.view);
+  loss::combine_cross_entropy(stream, losses.reshaped(Shape{rows}), kept.loss_log_sums.view, partials.view, targets,
+                              capped(loss), config.vocabulary);
+}
+
+Tensor Decoder::State::losses_backward(Pass::Kept& kept, const ConstTensorView& weights, const Batch& batch,
+                                       const loss::CrossEntropy& loss) {
+  const std::int64_t rows = batch.ids.elements();
+  Tensor dx = activation(kept.last.view.shape(), "gradient");
+  const auto go_back = [&](const TensorView& d_normed, const ConstTensorView& normed) {
+    loss::linear_cross_entropy_backward(stream, d_normed.as_rows(), head_gradient(), weights.reshaped(Shape{rows}),
+                                        kept.loss_log_sums.view, normed.as_rows(), packed_head, head_value().value.view,
+                                        batch.targets.reshaped(Shape{rows}), capped(loss), vocabulary());
+  };
+  const int head_unit = !config.tied ? units.end : embeds() ? units.tied_head : units.tokens;
+  if (head_unit != units.end) need_gradients(head_unit);
+  need_gradients(units.end);
+  begin_shares(units.end);
+  Tensor d_normed;
+  if (axis == nullptr) {
+    d_normed = activation(kept.last.view.shape(), "final norm gradient");
+    go_back(d_normed.view, kept.final_normed.view);
+  } else {
+    Tensor terms = activation(Shape{batch.ids.extent(0), batch.ids.extent(1), config.hidden}, Dtype::kFloat32,
+                              "final norm gradient");
+    go_back(terms.view, gather(kept.final_normed.view, batch, "loss").wait());
+    d_normed = axis->scatter_sum(std::move(terms), "final norm gradient").wait();
+  }
+  kept.final_normed = {};
+  kept.loss_log_sums = {};
+  norm_backward(dx.view, d_normed.view, kept.last.view, kept.final_statistics, final_norm, Accumulate::kOverwrite);
+  kept.last = {};
+  kept.final_statistics = {};
+  add_shares(units.end);
+  gradients_added(units.end);
+  if (head_unit != units.end) gradients_added(head_unit);
+  end_used();
+  return dx;
+}
+
+Tensor Decoder::forward_part(Pass* pass, Tensor input, const TensorView& losses, const Batch& batch,
+                             const loss::CrossEntropy& settings) {
+  constexpr const char* kName = "forward";
+  State& s = *state_;
+  s.check(batch, s.has_head());
+  core::require(pass == nullptr || s.settings.gradients, kName, "the decoder has no gradients");
+  core::require(static_cast<bool>(input.view) != s.embeds(), kName, "the stream comes from the part before, if any");
+  if (input.view) core::require_tensor(kName, "input", input.view, s.settings.compute, s.stream_shape(batch));
+  core::require(static_cast<bool>(losses) == s.has_head(), kName, "losses are of the part with the head");
+  if (losses) {
+    core::require_tensor(kName, "losses", losses, Dtype::kFloat32, batch.ids.shape());
+    core::require(losses.contiguous(), kName, "losses is not contiguous");
+  }
+  auto kept = std::make_unique<Pass::Kept>();
+  Tensor x = s.run_blocks(batch, std::move(input), pass != nullptr ? kept.get() : nullptr);
+  if (s.has_head()) {
+    kept->last = std::move(x);
+    x = {};
+    s.compute_losses(*kept, losses, batch, settings, pass != nullptr);
+    if (pass == nullptr) s.end_used();  // a backward pass begins with the end
+  }
+  if (pass != nullptr) pass->kept_ = std::move(kept);
+  return x;
+}
+
+Tensor Decoder::backward_part(Pass& pass, Tensor d_output, const ConstTensorView& weights, const Batch& batch,
+                              const loss::CrossEntropy& settings) {
+  constexpr const char* kName = "backward";
+  State& s = *state_;
+  core::require(s.settings.gradients, kName, "the decoder has no gradients");
+  core::require(pass.kept_ != nullptr, kName, "there was no forward pass before");
+  s.check(batch, s.has_head());
+  core::require(static_cast<bool>(weights) == s.has_head(), kName, "weights of losses are of the part with the head");
+  core::require(static_cast<bool>(d_output.view) != s.has_head(), kName,
+                "the stream's gradient comes from the part after, if any");
+  if (d_output.view) core::require_tensor(kName, "d_output", d_output.view, s.settings.compute, s.stream_shape(batch));
+  if (weights) {
+    core::require_tensor(kName, "weights", weights, Dtype::kFloat32, batch.ids.shape());
+    core::require(weights.contiguous(), kName, "weights is not contiguous");
+  }
+  const std::unique_ptr<Pass::Kept> kept = std::move(pass.kept_);
+  Tensor dx = s.has_head() ? s.losses_backward(*kept, weights, batch, settings) : std::move(d_output);
+  for (std::size_t i = s.blocks.size(); i-- > 0;) {
+    const std::size_t layer = static_cast<std::size_t>(s.part.blocks.begin) + i;
+    Saved& saved = kept->saved[i];
     const int unit = s.unit_of(layer);
     s.need_values(unit, {.forward = s.recomputed(layer), .backward = true});
     if (s.recomputed(layer)) s.forward_block(saved, batch, layer);
     s.need_gradients(unit);
+    s.begin_shares(unit);
     dx = s.backward_block(saved, std::move(dx), batch, layer);
+    s.add_shares(unit);
     s.gradients_added(unit);
     s.values_used(unit);
   }
-  if (s.drops(batch, s.config.embedding_dropout)) {
-    s.drop(dx.view, dx.view, batch, s.config.embedding_dropout, 0, Site::kEmbedding, Accumulate::kOverwrite);
+  if (s.embeds()) {
+    s.embed_backward(std::move(dx), batch);
+    dx = {};
   }
-  const auto scale = static_cast<float>(s.config.embedding_scale);
-  s.need_gradients(s.units.tokens);
-  if (s.positions) {
-    s.need_gradients(s.units.positions);
-    Tensor own;
-    const ConstTensorView ids = s.position_ids(batch, own);
-    embedding::embedding_backward(s.stream, s.tokens.gradient.view, s.positions.gradient.view, dx.view, batch.ids, ids,
-                                  scale);
-  } else {
-    embedding::embedding_backward(s.stream, s.tokens.gradient.view, {}, dx.view, batch.ids, {}, scale);
-  }
-  if (s.positions) s.gradients_added(s.units.positions);
-  s.gradients_added(s.units.tokens);
+  return dx;
 }
 
-void Decoder::finish_gradients() {
+void Decoder::forward(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings) {
+  state_->pass = {};
+  forward_part(state_->settings.gradients ? &state_->pass : nullptr, {}, losses, batch, settings);
+}
+
+void Decoder::evaluate(const TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings) {
+  forward_part(nullptr, {}, losses, batch, settings);
+}
+
+void Decoder::backward(const ConstTensorView& weights, const Batch& batch, const loss::CrossEntropy& settings) {
+  backward_part(state_->pass, {}, weights, batch, settings);
+}
+
+void Decoder::finish_gradients(comm::Collectives* ends) {
+  constexpr const char* kName = "finish_gradients";
   State& s = *state_;
-  if (!s.config.tied) return;
-  core::add(s.stream, s.tokens.gradient.view, s.tied_head.gradient.view);
+  if (!s.config.tied || !(s.embeds() || s.has_head())) return;
+  const TensorView& table = s.tokens.gradient.view;
+  if (s.is_whole()) return core::add(s.stream, table, s.tied_head.gradient.view);
+  core::require(ends != nullptr && ends->size() == 2 && ends->rank() == (s.embeds() ? 0 : 1), kName,
+                "the parts with the embedding and with the head that is tied to it must be together");
+  s.stream.synchronize();
+  const Tensor theirs = s.stream.arena().tensor(Dtype::kFloat32, table.shape(), core::Category::kWorkspace, kName);
+  comm::Pending sent = ends->send(table, 1 - ends->rank(), core::Category::kGradients);
+  ends->receive(theirs.view, 1 - ends->rank(), core::Category::kGradients).wait();
+  sent.wait();
+  core::add(s.stream, table, theirs.view);
 }
 
 }  // namespace braise::model

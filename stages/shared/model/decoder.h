@@ -16,8 +16,14 @@
 #include "stages/shared/model/config.h"
 #include "stages/shared/model/kv_cache.h"
 #include "stages/shared/model/parameters.h"
+#include "stages/shared/model/part.h"
 #include "stages/shared/model/units.h"
 #include "stages/shared/weights/weights.h"
+
+namespace braise::comm {
+class Collectives;
+class Communicator;
+}  // namespace braise::comm
 
 namespace braise::model {
 
@@ -66,9 +72,10 @@ struct Batch {
   std::optional<Dropout> dropout;
 };
 
-/// One parameter of a decoder.
+/// One parameter of a decoder, as far as the decoder's part has it: its tensors are of cut.shape().
 struct Parameter {
   ParameterSpec spec;
+  Cut cut;
   core::TensorView value;     ///< of the compute dtype, contiguous; none while it has no place
   core::TensorView gradient;  ///< fp32, contiguous; none while it has no place
 };
@@ -77,10 +84,19 @@ struct Parameter {
 /// where there is none.
 const weights::TensorInfo* find_parameter(const weights::Weights& weights, const ParameterSpec& spec);
 
-/// Sets a parameter as its spec says: element i is drawn from (seed, its name, i), whatever the layout, in the dtype of
-/// `value`, which has the elements from number `first` on.
-void initialise(core::Stream& stream, const core::TensorView& value, const ParameterSpec& spec, const Config& config,
-                std::uint64_t seed, std::int64_t first = 0);
+/// destination = what `cut` leaves of a logical tensor.
+void take_cut(core::Stream& stream, const core::TensorView& destination, const core::ConstTensorView& logical,
+              const Cut& cut);
+
+/// destination = what `cut` leaves of a tensor of a weight file, which has that shape. One that is cut is read whole,
+/// into workspace.
+void read_cut(core::Stream& stream, const weights::Weights& weights, const std::string& name, const Cut& cut,
+              const core::TensorView& destination);
+
+/// Sets a parameter as its spec says: element i of the logical tensor is drawn from (seed, its name, i), whatever the
+/// layout, in the dtype of `value`, which has the elements from number `first` on of those that `cut` leaves.
+void initialise(core::Stream& stream, const core::TensorView& value, const ParameterSpec& spec, const Cut& cut,
+                const Config& config, std::uint64_t seed, std::int64_t first = 0);
 
 /// Whether a file has the weights of a model. A head of its own in the file of a tied model is ignored only if it
 /// equals the embedding, for which both are read into `workspace`. Errors: core::Error naming every parameter that is
@@ -88,18 +104,28 @@ void initialise(core::Stream& stream, const core::TensorView& value, const Param
 void check_weights(core::Stream& stream, core::Arena& workspace, const weights::Weights& weights, const Config& config);
 
 /// A decoder-only transformer: forward and backward passes over one configuration, on one stream. Sequences do not
-/// depend on each other's presence. Deterministic: equal bits for any number of threads and any checkpointing.
-/// Memory comes from the stream's arena; a second step of the same shape takes none from the system.
-/// Errors of all members: core::Error for batches that do not go together, ids and targets out of range included.
+/// depend on each other's presence. Deterministic: equal bits for any number of threads and any checkpointing, and
+/// however the blocks are cut into parts. With other ranks that share its blocks the bits are others: each sums
+/// products over its part of their depth, in fp32, and those sums are added by a tree over the ranks. Memory comes from
+/// the stream's arena; a second step of the same shape takes none from the system. Errors of all members: core::Error
+/// for batches that do not go together, ids and targets out of range included.
 class Decoder {
  public:
+  /// All of the model.
   Decoder(core::Stream& stream, const Config& config, const DecoderSettings& settings);
+
+  /// A part of it, for which split_problems finds none. `tensor`: the ranks that share its blocks, as many as the
+  /// part's tensor_width, in their places; this and all passes are then collective on them, with one batch. It must
+  /// outlive the decoder, and no comm::Collectives may be on it.
+  Decoder(core::Stream& stream, const Config& config, const DecoderSettings& settings, const Part& part,
+          comm::Communicator& tensor);
   ~Decoder();
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
   const Config& config() const;
   core::Dtype compute() const;
+  const Part& part() const;
   std::span<const Parameter> parameters() const;
 
   const Units& units() const;
@@ -109,7 +135,8 @@ class Decoder {
   void place_values(int unit, const core::TensorView& memory);
 
   /// The same for what backward passes add to: fp32. The gradient of a tied head is a unit of its own until
-  /// finish_gradients.
+  /// finish_gradients, where a part has the embedding too. Of parameters that several ranks have, all have the whole
+  /// gradient.
   void place_gradients(int unit, const core::TensorView& memory);
 
   /// What place_gradients gave each unit, or the decoder's own memory.
@@ -132,14 +159,16 @@ class Decoder {
   /// All gradients = 0.
   void zero_gradients();
 
-  /// logits[b, t, :], fp32 [B, T, V] contiguous: what the model thinks of the token after t. Keeps nothing.
+  /// logits[b, t, :], fp32 [B, T, V] contiguous: what the model thinks of the token after t. Keeps nothing. Here and
+  /// below but for parts' passes: of decoders with all blocks.
   void logits(const core::TensorView& logits, const Batch& batch);
 
   /// Adds tokens to cached sequences: any number to each, so a prompt, or the one token after it. ids: int32 [N],
   /// contiguous, the tokens of one extension after another. logits: fp32 [extensions, V], contiguous: of what follows
   /// the last token of each. Their bits are those of logits() on the whole sequence, whatever is extended beside it and
   /// in however many passes. The cache is of this model and its dtype. Where this throws, no sequence has grown.
-  /// Errors: also for positions that the model lacks, or that would turn keys in the cache (dynamic rotary scaling).
+  /// Errors: also for positions that the model lacks, or that would turn keys in the cache (dynamic rotary scaling), and
+  /// where other ranks share the blocks.
   void extend(const core::TensorView& logits, const core::ConstTensorView& ids, KvCache& cache,
               std::span<const Extension> extensions);
 
@@ -155,8 +184,39 @@ class Decoder {
   /// embedding as the head is kept apart until finish_gradients.
   void backward(const core::ConstTensorView& weights, const Batch& batch, const loss::CrossEntropy& settings = {});
 
+  /// What a forward pass of a part keeps for its backward pass.
+  class Pass {
+   public:
+    Pass();
+    ~Pass();
+    Pass(Pass&&) noexcept;
+    Pass& operator=(Pass&&) noexcept;
+
+   private:
+    friend class Decoder;
+    struct Kept;
+    std::unique_ptr<Kept> kept_;
+  };
+
+  /// The stream between parts: [B, T, C], of the compute dtype; where ranks share the blocks [1, R, C], each having the
+  /// rows that are its own.
+  core::Shape stream_shape(const Batch& batch) const;
+
+  /// The same as forward for a part. input: the stream that the part before gave; none for the first. losses: as
+  /// forward; of the last part alone, others give them none. Gives the stream for the part after; of the last: none.
+  /// `pass`: takes what the backward pass needs; without one nothing is kept. Any number of passes may be kept.
+  core::Tensor forward_part(Pass* pass, core::Tensor input, const core::TensorView& losses, const Batch& batch,
+                            const loss::CrossEntropy& settings = {});
+
+  /// The same as backward for a part. d_output: the gradient of what forward_part gave, from the part after; of the
+  /// last: none. weights: of the last part alone. Gives the gradient of its input; of the first: none.
+  core::Tensor backward_part(Pass& pass, core::Tensor d_output, const core::ConstTensorView& weights,
+                             const Batch& batch, const loss::CrossEntropy& settings = {});
+
   /// To be called once after the last backward pass of a step: adds a tied head's gradient to the embedding's.
-  void finish_gradients();
+  /// `ends`, for parts of tied models that have the embedding or the head, but not both: the first and the last part
+  /// with this part's share, in that order; each then has the sum. Collective on them.
+  void finish_gradients(comm::Collectives* ends = nullptr);
 
  private:
   struct State;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "kernels/activation/activation.h"
+#include "kernels/activation/dropout.h"
 #include "kernels/activation/gated.h"
 #include "kernels/core/add.h"
 #include "kernels/core/column_sums.h"
@@ -24,6 +27,39 @@ using linear::Epilogue;
 
 }  // namespace
 
+void Decoder::State::drop(const TensorView& to, const ConstTensorView& from, const Batch& batch, double rate,
+                          std::size_t layer, Site site, Accumulate accumulate) const {
+  const comm::Range mine = rows(batch);
+  const std::int64_t length = batch.ids.extent(1);
+  const TensorView y = to.as_rows();
+  const ConstTensorView x = from.as_rows();
+  for (std::int64_t begin = mine.begin; begin < mine.end;) {
+    const std::int64_t sequence = begin / length;
+    const std::int64_t end = std::min(mine.end, (sequence + 1) * length);
+    const auto first = static_cast<std::uint64_t>((begin - sequence * length) * config.hidden);
+    activation::dropout(stream, y.slice(0, begin - mine.begin, end - mine.begin),
+                        x.slice(0, begin - mine.begin, end - mine.begin), rate, random(batch, sequence, layer, site),
+                        first, accumulate);
+    begin = end;
+  }
+}
+
+comm::Range Decoder::State::rows(const Batch& batch) const {
+  const std::int64_t all = batch.ids.elements();
+  return axis == nullptr ? comm::Range{0, all} : axis->rows(all);
+}
+
+Shape Decoder::State::stream_shape(const Batch& batch) const {
+  if (axis == nullptr) return Shape{batch.ids.extent(0), batch.ids.extent(1), config.hidden};
+  return Shape{1, rows(batch).size(), config.hidden};
+}
+
+TensorAxis::Gathered Decoder::State::gather(const ConstTensorView& local, const Batch& batch,
+                                            const std::string& owner) const {
+  if (axis == nullptr) return TensorAxis::alone(local);
+  return axis->gather(local, Shape{batch.ids.extent(0), batch.ids.extent(1), config.hidden}, owner);
+}
+
 void Decoder::State::norm(const TensorView& y, Statistics& statistics, const ConstTensorView& x,
                           const NormParameters& with, const std::string& owner) const {
   const Shape rows{x.extent(0), x.extent(1)};
@@ -43,43 +79,80 @@ void Decoder::State::norm_backward(const TensorView& dx, const ConstTensorView& 
                                    const Statistics& statistics, const NormParameters& with,
                                    Accumulate accumulate) const {
   if (config.norm == Norm::kLayer) {
-    norm::layer_norm_backward(stream, dx, with.weight.gradient.view, with.bias.gradient.view, dy, x,
-                              statistics.mean.view, statistics.inverse_std.view, with.weight.value.view, accumulate);
+    norm::layer_norm_backward(stream, dx, with.weight.sink(), with.bias.sink(), dy, x, statistics.mean.view,
+                              statistics.inverse_std.view, with.weight.value.view, accumulate);
   } else {
-    norm::rms_norm_backward(stream, dx, with.weight.gradient.view, dy, x, statistics.inverse_std.view,
-                            with.weight.value.view, accumulate, static_cast<float>(config.norm_offset));
+    norm::rms_norm_backward(stream, dx, with.weight.sink(), dy, x, statistics.inverse_std.view, with.weight.value.view,
+                            accumulate, static_cast<float>(config.norm_offset));
   }
 }
 
-void Decoder::State::multiply(const TensorView& y, const ConstTensorView& x, const Linear& linear,
-                              const ConstTensorView& residual) const {
+void Decoder::State::multiply(const TensorView& y, const ConstTensorView& x, const Linear& linear) const {
   Epilogue epilogue;
   if (linear.bias) epilogue.bias = linear.bias.value.view;
-  epilogue.residual = residual;
   linear::matmul(stream, y, x, linear.forward, epilogue);
 }
 
-void Decoder::State::multiply_backward(const TensorView& dx, const ConstTensorView& dy, const ConstTensorView& x,
-                                       const Linear& linear) const {
-  linear::matmul(stream, dx, dy, linear.backward);
+void Decoder::State::project(const TensorView& y, const ConstTensorView& input, const ConstTensorView& x,
+                             const Linear& linear, const std::string& owner) const {
+  Epilogue epilogue;
+  if (linear.bias) epilogue.bias = linear.bias.value.view;
+  if (axis == nullptr) {
+    epilogue.residual = input;
+    return linear::matmul(stream, y, x, linear.forward, epilogue);
+  }
+  if (axis->rank() != 0) epilogue.bias = {};  // it is added once
+  Tensor terms = activation(Shape{x.extent(0), x.extent(1), config.hidden}, Dtype::kFloat32, owner + " terms");
+  linear::matmul(stream, terms.view, x, linear.forward, epilogue);
+  const Tensor sum = axis->scatter_sum(std::move(terms), owner).wait();
+  if (input) core::add(stream, sum.view, input);
+  core::copy(stream, y, sum.view);
+}
+
+void Decoder::State::add_weight_gradient(const ConstTensorView& dy, const ConstTensorView& x,
+                                         const Linear& linear) const {
   Epilogue add;
   add.accumulate = Accumulate::kAdd;
   const ConstTensorView rows = x.as_rows();
   const ConstTensorView d_rows = dy.as_rows();
-  const TensorView& gradient = linear.weight.gradient.view;
   if (linear.outputs_first) {
-    linear::matmul(stream, gradient, d_rows.transposed(0, 1), rows, add);
+    linear::matmul(stream, linear.weight.sink(), d_rows.transposed(0, 1), rows, add);
   } else {
-    linear::matmul(stream, gradient, rows.transposed(0, 1), d_rows, add);
+    linear::matmul(stream, linear.weight.sink(), rows.transposed(0, 1), d_rows, add);
   }
-  if (linear.bias) core::add_column_sums(stream, linear.bias.gradient.view, d_rows);
+}
+
+void Decoder::State::project_backward(const TensorView& dx, const ConstTensorView& dy, const ConstTensorView& x,
+                                      const Linear& linear, const Batch& batch, const std::string& owner) const {
+  TensorAxis::Gathered all = gather(dy, batch, owner);
+  if (linear.bias) core::add_column_sums(stream, linear.bias.sink(), dy.as_rows());
+  linear::matmul(stream, dx, all.wait(), linear.backward);
+  add_weight_gradient(all.wait(), x, linear);
+}
+
+Tensor Decoder::State::read_backward(const ConstTensorView& dy, const Tensor& x, const Linear& linear,
+                                     const Batch& batch, const std::string& owner) const {
+  if (linear.bias) core::add_column_sums(stream, linear.bias.sink(), dy.as_rows());
+  if (axis == nullptr) {
+    Tensor dx = activation(x.view.shape(), owner);
+    linear::matmul(stream, dx.view, dy, linear.backward);
+    add_weight_gradient(dy, x.view, linear);
+    return dx;
+  }
+  TensorAxis::Gathered all = gather(x.view, batch, owner);
+  Tensor terms = activation(Shape{dy.extent(0), dy.extent(1), config.hidden}, Dtype::kFloat32, owner + " terms");
+  linear::matmul(stream, terms.view, dy, linear.backward);
+  TensorAxis::Scattered sum = axis->scatter_sum(std::move(terms), owner);
+  add_weight_gradient(dy, all.wait(), linear);
+  return sum.wait();
 }
 
 void Decoder::State::add_product(const TensorView& y, const ConstTensorView& input, const ConstTensorView& x,
-                                 const Linear& linear, const Batch& batch, std::size_t layer, Site site) const {
-  if (!drops(batch, config.residual_dropout)) return multiply(y, x, linear, input);
+                                 const Linear& linear, const Batch& batch, std::size_t layer, Site site,
+                                 const std::string& owner) const {
+  if (!drops(batch, config.residual_dropout)) return project(y, input, x, linear, owner);
   const Tensor product = activation(y.shape(), "dropout");
-  multiply(product.view, x, linear);
+  project(product.view, {}, x, linear, owner);
   core::copy(stream, y, input);
   drop(y, product.view, batch, config.residual_dropout, layer, site, Accumulate::kAdd);
 }
@@ -88,7 +161,7 @@ void Decoder::State::add_normed_product(const TensorView& y, const ConstTensorVi
                                         const Linear& linear, const NormParameters& with, Tensor& added,
                                         Statistics& statistics, const std::string& owner) const {
   added = activation(y.shape(), owner + " norm");
-  multiply(added.view, x, linear);
+  project(added.view, {}, x, linear, owner);
   norm(y, statistics, added.view, with, owner + " norm");
   core::add(stream, y, input);
 }
@@ -98,16 +171,18 @@ Decoder::State::Heads Decoder::State::heads(const Saved& s) const {
     const TensorView& rows = s.qkv.view;
     const auto every_third = [&](std::int64_t first) {
       const TensorView from = rows.slice(2, first * config.head_size, rows.extent(2));
-      const Shape shape{rows.extent(0), rows.extent(1), config.heads, config.head_size};
+      const Shape shape{rows.extent(0), rows.extent(1), heads_here(), config.head_size};
       const std::array<std::int64_t, 4> strides{rows.stride(0), rows.stride(1), 3 * config.head_size, 1};
       return TensorView(from.raw(), rows.dtype(), shape, strides, rows.device());
     };
     return {every_third(0), every_third(1), every_third(2)};
   }
-  const TensorView all = as_heads(s.qkv.view, config.heads + 2 * config.kv_heads);
-  const TensorView v = all.slice(2, config.heads + config.kv_heads, config.heads + 2 * config.kv_heads);
-  const TensorView qk = s.qk.view ? as_heads(s.qk.view, config.heads + config.kv_heads) : all;
-  return {qk.slice(2, 0, config.heads), qk.slice(2, config.heads, config.heads + config.kv_heads), v};
+  const std::int64_t h = heads_here();
+  const std::int64_t g = kv_heads_here();
+  const TensorView all = as_heads(s.qkv.view, h + 2 * g);
+  const TensorView v = all.slice(2, h + g, h + 2 * g);
+  const TensorView qk = s.qk.view ? as_heads(s.qk.view, h + g) : all;
+  return {qk.slice(2, 0, h), qk.slice(2, h, h + g), v};
 }
 
 TensorView Decoder::State::norm_rows(const TensorView& heads) const {
@@ -138,30 +213,31 @@ void Decoder::State::attend(Saved& s, const Batch& batch, std::size_t layer, con
   s.attended = activation(Shape{sequences, length, q_size()}, owner);
   if (cache != nullptr) {
     const Heads h = heads(s);
-    return cache->attend(stream, static_cast<std::int64_t>(layer), extensions, as_heads(s.attended.view, config.heads),
+    return cache->attend(stream, static_cast<std::int64_t>(layer), extensions, as_heads(s.attended.view, heads_here()),
                          h.q, h.k, h.v, static_cast<float>(config.attention_scale), mask(batch, layer));
   }
-  s.log_sums = activation(Shape{sequences, config.heads, length}, Dtype::kFloat32, owner);
+  s.log_sums = activation(Shape{sequences, heads_here(), length}, Dtype::kFloat32, owner);
   const Heads h = heads(s);
   const std::vector<RandomStream> streams = attention_streams(batch, layer);
-  const attention::Dropout dropout{streams.empty() ? 0 : config.attention_dropout, streams};
-  attention::attention_forward(stream, as_heads(s.attended.view, config.heads), s.log_sums.view, h.q, h.k, h.v,
-                               static_cast<float>(config.attention_scale), mask(batch, layer), dropout);
+  attention::attention_forward(stream, as_heads(s.attended.view, heads_here()), s.log_sums.view, h.q, h.k, h.v,
+                               static_cast<float>(config.attention_scale), mask(batch, layer),
+                               attention_dropout(streams));
 }
 
 Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t layer) const {
-  const Block& block = blocks[layer];
+  const Block& block = block_of(layer);
   const std::string owner = "layer " + std::to_string(layer);
   const std::int64_t sequences = batch.ids.extent(0);
   const std::int64_t length = batch.ids.extent(1);
   const auto rows = [&](std::int64_t width) { return Shape{sequences, length, width}; };
 
+  const Shape& stream_rows = s.input.view.shape();
   if (config.norm_before) {
-    s.normed1 = activation(rows(config.hidden), owner + " norm");
+    s.normed1 = activation(stream_rows, owner + " norm");
     norm(s.normed1.view, s.statistics1, s.input.view, block.norm1, owner + " norm");
   }
   s.qkv = activation(rows(q_size() + 2 * kv_size()), owner + " qkv");
-  multiply(s.qkv.view, s.read1().view, block.qkv);
+  multiply(s.qkv.view, gather(s.read1().view, batch, owner + " qkv").wait(), block.qkv);
   if (config.qk_norm) {
     const Heads raw = heads(s);
     s.qk = activation(rows(q_size() + kv_size()), owner + " qkv");
@@ -184,38 +260,39 @@ Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t l
     }
   }
   attend(s, batch, layer, owner + " attention");
-  s.middle = activation(rows(config.hidden), owner + " residual");
+  s.middle = activation(stream_rows, owner + " residual");
   if (config.norm_after) {
     add_normed_product(s.middle.view, s.input.view, s.attended.view, block.o, block.after1, s.added1,
                        s.added1_statistics, owner);
   } else {
-    add_product(s.middle.view, s.input.view, s.attended.view, block.o, batch, layer, Site::kAfterAttention);
+    add_product(s.middle.view, s.input.view, s.attended.view, block.o, batch, layer, Site::kAfterAttention, owner);
   }
   if (config.norm_before) {
-    s.normed2 = activation(rows(config.hidden), owner + " norm");
+    s.normed2 = activation(stream_rows, owner + " norm");
     norm(s.normed2.view, s.statistics2, config.parallel ? s.input.view : s.middle.view, block.norm2, owner + " norm");
   }
-  s.up = activation(rows((config.gated ? 2 : 1) * config.intermediate), owner + " mlp");
-  multiply(s.up.view, s.read2().view, block.up);
-  s.activated = activation(rows(config.intermediate), owner + " mlp");
+  const std::int64_t f = intermediate();
+  s.up = activation(rows((config.gated ? 2 : 1) * f), owner + " mlp");
+  multiply(s.up.view, gather(s.read2().view, batch, owner + " mlp").wait(), block.up);
+  s.activated = activation(rows(f), owner + " mlp");
   if (config.gated) {
-    activation::gated_forward(stream, s.activated.view, s.up.view.slice(2, 0, config.intermediate),
-                              s.up.view.slice(2, config.intermediate, 2 * config.intermediate), config.activation);
+    activation::gated_forward(stream, s.activated.view, s.up.view.slice(2, 0, f), s.up.view.slice(2, f, 2 * f),
+                              config.activation);
   } else {
     activation::activation_forward(stream, s.activated.view, s.up.view, config.activation);
   }
-  Tensor output = activation(rows(config.hidden), owner + " residual");
+  Tensor output = activation(stream_rows, owner + " residual");
   if (config.norm_after) {
     add_normed_product(output.view, s.middle.view, s.activated.view, block.down, block.after2, s.added2,
                        s.added2_statistics, owner);
   } else {
-    add_product(output.view, s.middle.view, s.activated.view, block.down, batch, layer, Site::kAfterFeedForward);
+    add_product(output.view, s.middle.view, s.activated.view, block.down, batch, layer, Site::kAfterFeedForward, owner);
   }
   return output;
 }
 
 Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, std::size_t layer) const {
-  const Block& block = blocks[layer];
+  const Block& block = block_of(layer);
   const std::string owner = "layer " + std::to_string(layer);
   const bool dropped = drops(batch, config.residual_dropout);
   // The gradient of what a branch's last product gave: dy itself, but for a norm after it and for dropout.
@@ -248,10 +325,11 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
     const Tensor d_up = activation(s.up.view.shape(), owner + " mlp gradient");
     {
       const Tensor d_activated = activation(s.activated.view.shape(), owner + " mlp gradient");
-      multiply_backward(d_activated.view, branch.view ? branch.view : dy.view, s.activated.view, block.down);
+      project_backward(d_activated.view, branch.view ? branch.view : dy.view, s.activated.view, block.down, batch,
+                       owner + " mlp gradient");
       s.activated = {};
       if (config.gated) {
-        const std::int64_t f = config.intermediate;
+        const std::int64_t f = intermediate();
         activation::gated_backward(stream, d_up.view.slice(2, 0, f), d_up.view.slice(2, f, 2 * f), d_activated.view,
                                    s.up.view.slice(2, 0, f), s.up.view.slice(2, f, 2 * f), config.activation,
                                    Accumulate::kOverwrite);
@@ -261,8 +339,7 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
       }
     }
     s.up = {};
-    const Tensor d_read = activation(s.middle.view.shape(), owner + " norm gradient");
-    multiply_backward(d_read.view, d_up.view, s.read2().view, block.up);
+    const Tensor d_read = read_backward(d_up.view, s.read2(), block.up, batch, owner + " norm gradient");
     if (config.parallel) {
       d_input = activation(s.input.view.shape(), owner + " norm gradient");
       norm_backward(d_input.view, d_read.view, s.input.view, s.statistics2, block.norm2, Accumulate::kOverwrite);
@@ -279,16 +356,17 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
     {
       if (!s.attended.view) attend(s, batch, layer, owner + " attention");
       const Tensor d_attended = activation(s.attended.view.shape(), owner + " attention gradient");
-      multiply_backward(d_attended.view, branch.view ? branch.view : dy.view, s.attended.view, block.o);
+      project_backward(d_attended.view, branch.view ? branch.view : dy.view, s.attended.view, block.o, batch,
+                       owner + " attention gradient");
       const Heads h = heads(s);
       Saved d;  // seen as what is saved, for its heads
       d.qkv.view = d_qkv.view;
       const Heads dh = heads(d);
       const std::vector<RandomStream> streams = attention_streams(batch, layer);
-      const attention::Dropout dropout{streams.empty() ? 0 : config.attention_dropout, streams};
-      attention::attention_backward(stream, dh.q, dh.k, dh.v, as_heads(d_attended.view, config.heads),
-                                    as_heads(s.attended.view, config.heads), s.log_sums.view, h.q, h.k, h.v,
-                                    static_cast<float>(config.attention_scale), mask(batch, layer), dropout);
+      attention::attention_backward(stream, dh.q, dh.k, dh.v, as_heads(d_attended.view, heads_here()),
+                                    as_heads(s.attended.view, heads_here()), s.log_sums.view, h.q, h.k, h.v,
+                                    static_cast<float>(config.attention_scale), mask(batch, layer),
+                                    attention_dropout(streams));
       if (config.rope) {
         for (const TensorView& dx : {dh.q, dh.k}) {
           attention::rope_backward(stream, dx, dx, rope_of(layer), rope_positions_of(batch),
@@ -300,7 +378,7 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
         const Heads raw = heads(s);
         const auto of_heads = [&](const TensorView& dx, const TensorView& x, const Statistics& statistics,
                                   const Value& weight) {
-          norm::rms_norm_backward(stream, norm_rows(dx), weight.gradient.view, norm_rows(dx), norm_rows(x),
+          norm::rms_norm_backward(stream, norm_rows(dx), weight.sink(), norm_rows(dx), norm_rows(x),
                                   statistics.inverse_std.view, weight.value.view, Accumulate::kOverwrite,
                                   static_cast<float>(config.norm_offset));
         };
@@ -308,8 +386,7 @@ Tensor Decoder::State::backward_block(Saved& s, Tensor dy, const Batch& batch, s
         of_heads(dh.k, raw.k, s.k_statistics, block.k_norm);
       }
     }
-    const Tensor d_read = activation(s.input.view.shape(), owner + " norm gradient");
-    multiply_backward(d_read.view, d_qkv.view, s.read1().view, block.qkv);
+    const Tensor d_read = read_backward(d_qkv.view, s.read1(), block.qkv, batch, owner + " norm gradient");
     add_to_stream(d_read, s.input, s.statistics1, block.norm1);
   }
   if (d_input.view) core::add(stream, dy.view, d_input.view);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <initializer_list>
+#include <map>
 #include <set>
 
+#include "kernels/core/add.h"
 #include "kernels/core/copy.h"
 #include "kernels/core/error.h"
 #include "kernels/core/random_fill.h"
@@ -40,7 +43,7 @@ Value& Decoder::State::value_of(const ParameterSpec& spec) {
         return head;
     }
   }
-  Block& block = blocks[static_cast<std::size_t>(spec.layer)];
+  Block& block = blocks[static_cast<std::size_t>(spec.layer - part.blocks.begin)];
   switch (spec.role) {
     case Role::kNorm1Weight:
       return block.norm1.weight;
@@ -82,16 +85,16 @@ Value& Decoder::State::value_of(const ParameterSpec& spec) {
 }
 
 void Decoder::State::make_parameters() {
-  blocks.resize(static_cast<std::size_t>(config.layers));
+  blocks.resize(static_cast<std::size_t>(part.blocks.size()));
   for (Block& block : blocks) {
     for (Linear* const linear : linears(block)) linear->outputs_first = config.family != Family::kGpt2;
   }
-  const std::vector<ParameterSpec> specs = parameter_specs(config);
-  for (const ParameterSpec& spec : specs) {
-    value_of(spec).is_there = true;
-    parameters.push_back({spec, {}, {}});
+  const std::vector<PartSpec> specs = part_specs(config, part);
+  for (const PartSpec& one : specs) {
+    value_of(one.spec).is_there = true;
+    parameters.push_back({one.spec, one.cut, {}, {}});
   }
-  units = make_units(config, specs);
+  units = make_units(config, part, specs);
   accumulators.resize(units.all.size());
   if (settings.keeper != nullptr) return;
   const auto hold = [&](int unit, Dtype dtype, Category category) {
@@ -117,25 +120,82 @@ void Decoder::State::place(int unit, const TensorView& memory, bool gradient) {
     core::require(memory.contiguous(), "place", "the memory of a unit is not contiguous");
   }
   if (gradient) accumulators[static_cast<std::size_t>(unit)] = memory;
-  const auto part = [&](std::int64_t begin, const Shape& shape) {
+  const auto part_at = [&](std::int64_t begin, const Shape& shape) {
     return memory ? memory.slice(0, begin, begin + shape.elements()).reshaped(shape) : TensorView();
   };
-  for (std::size_t i = 0; i < placed.places.size(); ++i) {
-    const Unit::Place& place = placed.places[i];
-    Parameter& parameter = parameters[place.parameter];
-    const ParameterSpec& spec = parameter.spec;
-    if (placed.values) (gradient ? parameter.gradient : parameter.value) = part(place.offset, spec.shape);
-    Value& value = value_at(unit, spec);
-    if (spec.offset > 0) continue;
-    // The rows of parameters that are used as one follow each other.
-    std::int64_t rows = 0;
-    for (const Unit::Place& other : placed.places) {
-      const ParameterSpec& its = parameters[other.parameter].spec;
-      if (&value_at(unit, its) == &value) rows += its.shape[0];
-    }
-    const Shape shape = spec.shape.rank() == 1 ? Shape{rows} : Shape{rows, spec.shape[1]};
-    (gradient ? value.gradient : value.value).view = part(place.offset, shape);
+  std::map<const Value*, std::int64_t> rows;  // of parameters that are used as one, which follow each other
+  for (const Unit::Place& place : placed.places) {
+    const Parameter& its = parameters[place.parameter];
+    rows[&value_at(unit, its.spec)] += its.cut.shape()[0];
   }
+  for (const Unit::Place& place : placed.places) {
+    Parameter& parameter = parameters[place.parameter];
+    const Shape shape = parameter.cut.shape();
+    if (placed.values) (gradient ? parameter.gradient : parameter.value) = part_at(place.offset, shape);
+    Value& value = value_at(unit, parameter.spec);
+    const auto first = rows.find(&value);
+    if (first == rows.end()) continue;
+    (gradient ? value.gradient : value.value).view =
+        part_at(place.offset, shape.rank() == 1 ? Shape{first->second} : Shape{first->second, shape[1]});
+    rows.erase(first);
+  }
+}
+
+Decoder::State::Shared Decoder::State::shared_of(int unit) {
+  Shared found;
+  const auto add = [](std::vector<Value*>& to, std::initializer_list<Value*> values) {
+    for (Value* const value : values) {
+      if (*value) to.push_back(value);
+    }
+  };
+  if (unit == units.end) add(found.by_all, {&final_norm.weight, &final_norm.bias});
+  if (unit < units.first_block || unit >= units.end) return found;
+  Block& block = blocks[static_cast<std::size_t>(unit - units.first_block)];
+  for (NormParameters* const norm : {&block.norm1, &block.norm2, &block.after1, &block.after2}) {
+    add(found.by_all, {&norm->weight, &norm->bias});
+  }
+  add(found.by_all, {&block.q_norm, &block.k_norm, &block.o.bias, &block.down.bias});
+  if (shares.kv_copies > 1) add(found.by_copies, {&block.qkv.weight, &block.qkv.bias});
+  return found;
+}
+
+void Decoder::State::begin_shares(int unit) {
+  if (axis == nullptr) return;
+  const Shared values = shared_of(unit);
+  std::int64_t elements = 0;
+  for (const std::vector<Value*>* const some : {&values.by_all, &values.by_copies}) {
+    for (const Value* const value : *some) elements += value->gradient.view.elements();
+  }
+  share_memory = stream.arena().tensor(Dtype::kFloat32, Shape{elements}, Category::kWorkspace, "tensor axis");
+  core::fill(stream, share_memory.view, 0);
+  std::int64_t begin = 0;
+  for (const std::vector<Value*>* const some : {&values.by_all, &values.by_copies}) {
+    for (Value* const value : *some) {
+      const Shape& shape = value->gradient.view.shape();
+      value->share = share_memory.view.slice(0, begin, begin + shape.elements()).reshaped(shape);
+      begin += shape.elements();
+    }
+  }
+}
+
+void Decoder::State::add_shares(int unit) {
+  if (axis == nullptr) return;
+  const Shared values = shared_of(unit);
+  std::vector<TensorView> by_all, by_copies;
+  for (const Value* const value : values.by_all) by_all.push_back(value->share);
+  // The rows of keys and values; those of queries are this rank's alone.
+  for (const Value* const value : values.by_copies) {
+    by_copies.push_back(value->share.slice(0, q_size(), q_size() + 2 * kv_size()));
+  }
+  axis->sum(by_all);
+  axis->sum_copies(by_copies);
+  for (const std::vector<Value*>* const some : {&values.by_all, &values.by_copies}) {
+    for (Value* const value : *some) {
+      core::add(stream, value->gradient.view, value->share);
+      value->share = {};
+    }
+  }
+  share_memory = {};
 }
 
 void Decoder::State::pack(linear::PackedMatrix& packed, const ConstTensorView& matrix, const std::string& owner) const {
@@ -175,20 +235,50 @@ void Decoder::drop_packs(int unit) {
   }
 }
 
-void initialise(core::Stream& stream, const TensorView& value, const ParameterSpec& spec, const Config& config,
-                std::uint64_t seed, std::int64_t first) {
-  if (spec.initial == Initial::kNormal) {
-    const RandomStream random(seed, core::Purpose::kInitialisation, core::name_hash(spec.name));
-    core::fill_normal(stream, value, random, static_cast<std::uint64_t>(first), 0.0f, static_cast<float>(spec.std));
-  } else {
-    const double one = 1 - config.norm_offset;
-    core::fill(stream, value, spec.initial == Initial::kOnes ? static_cast<float>(one) : 0.0f);
+void take_cut(core::Stream& stream, const TensorView& destination, const ConstTensorView& logical, const Cut& cut) {
+  std::int64_t row = 0;
+  for (const Extent& rows : cut.rows) {
+    const TensorView to = destination.slice(0, row, row + rows.size());
+    const ConstTensorView from = logical.slice(0, rows.begin, rows.end);
+    row += rows.size();
+    if (cut.columns.empty()) core::copy(stream, to, from);
+    std::int64_t column = 0;
+    for (const Extent& columns : cut.columns) {
+      core::copy(stream, to.slice(1, column, column + columns.size()), from.slice(1, columns.begin, columns.end));
+      column += columns.size();
+    }
   }
+}
+
+void read_cut(core::Stream& stream, const weights::Weights& weights, const std::string& name, const Cut& cut,
+              const TensorView& destination) {
+  if (cut.whole()) return weights.read(stream, name, destination);
+  const Tensor all = stream.arena().tensor(destination.dtype(), cut.logical, Category::kWorkspace, "load");
+  weights.read(stream, name, all.view);
+  take_cut(stream, destination, all.view, cut);
+}
+
+void initialise(core::Stream& stream, const TensorView& value, const ParameterSpec& spec, const Cut& cut,
+                const Config& config, std::uint64_t seed, std::int64_t first) {
+  if (spec.initial != Initial::kNormal) {
+    const double one = 1 - config.norm_offset;
+    return core::fill(stream, value, spec.initial == Initial::kOnes ? static_cast<float>(one) : 0.0f);
+  }
+  const RandomStream random(seed, core::Purpose::kInitialisation, core::name_hash(spec.name));
+  const TensorView flat = value.reshaped(Shape{value.elements()});
+  const std::int64_t last = first + value.elements();
+  cut.for_each_run([&](std::int64_t mine, std::int64_t element, std::int64_t count) {
+    const std::int64_t begin = std::max(mine, first);
+    const std::int64_t end = std::min(mine + count, last);
+    if (begin >= end) return;
+    core::fill_normal(stream, flat.slice(0, begin - first, end - first), random,
+                      static_cast<std::uint64_t>(element + begin - mine), 0.0f, static_cast<float>(spec.std));
+  });
 }
 
 void Decoder::initialise(std::uint64_t seed) {
   for (const Parameter& parameter : state_->parameters) {
-    model::initialise(state_->stream, parameter.value, parameter.spec, state_->config, seed);
+    model::initialise(state_->stream, parameter.value, parameter.spec, parameter.cut, state_->config, seed);
   }
   values_changed();
 }
@@ -245,9 +335,10 @@ void check_weights(core::Stream& stream, core::Arena& workspace, const weights::
 }
 
 void Decoder::load(const weights::Weights& weights) {
-  check_weights(state_->stream, state_->stream.arena(), weights, state_->config);
-  for (const Parameter& parameter : state_->parameters) {
-    weights.read(state_->stream, find_parameter(weights, parameter.spec)->name, parameter.value);
+  State& s = *state_;
+  check_weights(s.stream, s.stream.arena(), weights, s.config);
+  for (const Parameter& parameter : s.parameters) {
+    read_cut(s.stream, weights, find_parameter(weights, parameter.spec)->name, parameter.cut, parameter.value);
   }
   values_changed();
 }

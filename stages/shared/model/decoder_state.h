@@ -2,16 +2,18 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "kernels/activation/dropout.h"
 #include "kernels/attention/attention.h"
 #include "kernels/attention/rope.h"
 #include "kernels/core/random.h"
+#include "kernels/core/vocabulary_part.h"
 #include "kernels/linear/matmul.h"
 #include "stages/shared/model/decoder.h"
+#include "stages/shared/model/tensor_axis.h"
 
 /// What a decoder is made of: for the sources of Decoder alone.
 namespace braise::model {
@@ -26,7 +28,11 @@ struct Value {
   };
   Placed value;
   Placed gradient;
-  bool is_there = false;  ///< whether the model has it
+  bool is_there = false;   ///< whether the model has it
+  core::TensorView share;  ///< of the gradient, while other ranks have theirs
+
+  /// What a backward pass adds to.
+  const core::TensorView& sink() const { return share ? share : gradient.view; }
   explicit operator bool() const { return is_there; }
 };
 
@@ -93,12 +99,24 @@ struct Saved {
   const core::Tensor& read2() const { return normed2.view ? normed2 : middle; }
 };
 
+struct Decoder::Pass::Kept {
+  std::vector<Saved> saved;
+  core::Tensor last;
+  Statistics final_statistics;
+  core::Tensor final_normed;
+  core::Tensor loss_log_sums;
+};
+
 struct Decoder::State {
-  State(core::Stream& s, const Config& c, const DecoderSettings& options) : stream(s), config(c), settings(options) {}
+  State(core::Stream& s, const Config& c, const DecoderSettings& options, const Part& which)
+      : stream(s), config(c), settings(options), part(which), shares(shares_of(c, which)) {}
 
   core::Stream& stream;
   const Config config;
   const DecoderSettings settings;
+  const Part part;
+  const Shares shares;
+  std::unique_ptr<TensorAxis> axis;  ///< none where no other rank shares the blocks
   std::vector<Parameter> parameters;
   Units units;
   std::vector<core::TensorView> accumulators;             ///< by unit
@@ -119,17 +137,25 @@ struct Decoder::State {
   KvCache* cache = nullptr;
   std::span<const Extension> extensions;
 
-  // What the forward pass keeps.
-  std::vector<Saved> saved;
-  core::Tensor last;
-  Statistics final_statistics;
-  core::Tensor final_normed;
-  core::Tensor loss_log_sums;
+  // This rank's shares of a unit's gradients, of parameters that other ranks have too: for one unit after another.
+  core::Tensor share_memory;
 
-  std::int64_t q_size() const { return config.heads * config.head_size; }
-  std::int64_t kv_size() const { return config.kv_heads * config.head_size; }
+  Pass pass;  // of forward and backward
+
+  bool embeds() const { return part.blocks.begin == 0; }
+  bool has_head() const { return part.blocks.end == config.layers; }
+  bool is_whole() const { return embeds() && has_head(); }
+  std::int64_t heads_here() const { return shares.heads.size(); }
+  std::int64_t kv_heads_here() const { return shares.kv_heads.size(); }
+  std::int64_t intermediate() const { return shares.intermediate.size(); }
+  std::int64_t q_size() const { return heads_here() * config.head_size; }
+  std::int64_t kv_size() const { return kv_heads_here() * config.head_size; }
+  core::VocabularyPart vocabulary() const { return {shares.vocabulary.begin, config.vocabulary}; }
   const Value& head_value() const { return config.tied ? tokens : head; }
-  core::TensorView head_gradient() const { return (config.tied ? tied_head : head).gradient.view; }
+  /// Without the embedding, a tied head's gradient is all that a part knows of the table's.
+  core::TensorView head_gradient() const { return (!config.tied ? head : embeds() ? tied_head : tokens).gradient.view; }
+
+  void make();
 
   void make_parameters();
   Value& value_of(const ParameterSpec& spec);
@@ -137,7 +163,21 @@ struct Decoder::State {
   Value& value_at(int unit, const ParameterSpec& spec) { return unit == units.tied_head ? tied_head : value_of(spec); }
   void place(int unit, const core::TensorView& memory, bool gradient);
   void pack(linear::PackedMatrix& packed, const core::ConstTensorView& matrix, const std::string& owner) const;
-  int unit_of(std::size_t layer) const { return units.first_block + static_cast<int>(layer); }
+  /// `layer`: of the model; here and below.
+  int unit_of(std::size_t layer) const {
+    return units.first_block + static_cast<int>(layer) - static_cast<int>(part.blocks.begin);
+  }
+  const Block& block_of(std::size_t layer) const { return blocks[layer - static_cast<std::size_t>(part.blocks.begin)]; }
+
+  /// What of a unit several ranks have.
+  struct Shared {
+    std::vector<Value*> by_all;     ///< by all that share the blocks
+    std::vector<Value*> by_copies;  ///< in part, by those with the same heads of keys and values
+  };
+  Shared shared_of(int unit);
+  /// The unit's gradients that several ranks have: apart until add_shares, which sums them.
+  void begin_shares(int unit);
+  void add_shares(int unit);
 
   // What the keeper is told.
   void need_values(int unit, const Packs& packs) const {
@@ -172,30 +212,43 @@ struct Decoder::State {
                               batch.dropout->first_sample + static_cast<std::uint64_t>(sequence),
                               4 * static_cast<std::uint64_t>(layer) + static_cast<std::uint64_t>(site));
   }
-  /// to (=|+=) dropout(from), [B, T, C], each sequence from a stream of its own.
+  /// to (=|+=) dropout(from), rows of the stream, each sequence from a stream of random numbers of its own.
   void drop(const core::TensorView& to, const core::ConstTensorView& from, const Batch& batch, double rate,
-            std::size_t layer, Site site, core::Accumulate accumulate) const {
-    for (std::int64_t b = 0; b < from.extent(0); ++b) {
-      activation::dropout(stream, to.select(0, b), from.select(0, b), rate, random(batch, b, layer, site), 0,
-                          accumulate);
-    }
-  }
+            std::size_t layer, Site site, core::Accumulate accumulate) const;
   bool drops(const Batch& batch, double rate) const { return batch.dropout && rate > 0; }
 
   /// The batch's positions, or 0, 1, 2 ... in memory of `own`.
   core::ConstTensorView position_ids(const Batch& batch, core::Tensor& own) const;
-  core::Tensor embed(const Batch& batch);
+  core::Tensor embed(const Batch& batch) const;
+  void embed_backward(core::Tensor dx, const Batch& batch) const;
+
+  /// This rank's rows of the stream.
+  comm::Range rows(const Batch& batch) const;
+  core::Shape stream_shape(const Batch& batch) const;
+
+  /// All rows, of what this rank has its rows of.
+  TensorAxis::Gathered gather(const core::ConstTensorView& local, const Batch& batch, const std::string& owner) const;
   void norm(const core::TensorView& y, Statistics& statistics, const core::ConstTensorView& x,
             const NormParameters& with, const std::string& owner) const;
   void norm_backward(const core::TensorView& dx, const core::ConstTensorView& dy, const core::ConstTensorView& x,
                      const Statistics& statistics, const NormParameters& with, core::Accumulate accumulate) const;
-  void multiply(const core::TensorView& y, const core::ConstTensorView& x, const Linear& linear,
-                const core::ConstTensorView& residual = {}) const;
-  void multiply_backward(const core::TensorView& dx, const core::ConstTensorView& dy, const core::ConstTensorView& x,
-                         const Linear& linear) const;
+  void multiply(const core::TensorView& y, const core::ConstTensorView& x, const Linear& linear) const;
+  /// A product into the stream, of which this rank has some of the inputs: y = x w + b, plus `input` where there is
+  /// one, in this rank's rows.
+  void project(const core::TensorView& y, const core::ConstTensorView& input, const core::ConstTensorView& x,
+               const Linear& linear, const std::string& owner) const;
+  void add_weight_gradient(const core::ConstTensorView& dy, const core::ConstTensorView& x, const Linear& linear) const;
+  /// Backwards through a product into the stream: dx, and the gradients of weight and bias. dy: this rank's rows.
+  void project_backward(const core::TensorView& dx, const core::ConstTensorView& dy, const core::ConstTensorView& x,
+                        const Linear& linear, const Batch& batch, const std::string& owner) const;
+  /// Backwards through a product out of the stream, of which this rank has some of the outputs. x: what it read, in
+  /// this rank's rows. Gives dx, in this rank's rows.
+  core::Tensor read_backward(const core::ConstTensorView& dy, const core::Tensor& x, const Linear& linear,
+                             const Batch& batch, const std::string& owner) const;
   /// y = input + x w + b, with dropout of what is added.
   void add_product(const core::TensorView& y, const core::ConstTensorView& input, const core::ConstTensorView& x,
-                   const Linear& linear, const Batch& batch, std::size_t layer, Site site) const;
+                   const Linear& linear, const Batch& batch, std::size_t layer, Site site,
+                   const std::string& owner) const;
 
   /// The same with norm_after: y = input + norm(x w + b).
   void add_normed_product(const core::TensorView& y, const core::ConstTensorView& input, const core::ConstTensorView& x,
@@ -218,15 +271,24 @@ struct Decoder::State {
     return config.local_rope && config.has_window(static_cast<std::int64_t>(layer)) ? local_rope : rope;
   }
   std::vector<core::RandomStream> attention_streams(const Batch& batch, std::size_t layer) const;
+  attention::Dropout attention_dropout(const std::vector<core::RandomStream>& streams) const {
+    return {streams.empty() ? 0 : config.attention_dropout, streams, shares.heads.begin};
+  }
   void attend(Saved& s, const Batch& batch, std::size_t layer, const std::string& owner) const;
 
   core::Tensor forward_block(Saved& s, const Batch& batch, std::size_t layer) const;
   core::Tensor backward_block(Saved& s, core::Tensor dy, const Batch& batch, std::size_t layer) const;
   void cap(const core::TensorView& logits) const;
+  /// logits: of ranks that have some of the vocabulary each.
+  void share_logits(const core::TensorView& logits, const core::ConstTensorView& normed, const Batch& batch) const;
   loss::CrossEntropy capped(loss::CrossEntropy loss) const;
-  void compute_losses(const core::TensorView& losses, const Batch& batch, const loss::CrossEntropy& loss, bool keep);
-  /// The residual stream at the end; with `keep`, what a backward pass needs stays.
-  core::Tensor run_blocks(const Batch& batch, bool keep);
+  /// The residual stream after these blocks; `kept`, if any, takes what a backward pass needs. input: none for the
+  /// first block.
+  core::Tensor run_blocks(const Batch& batch, core::Tensor input, Pass::Kept* kept);
+  void compute_losses(Pass::Kept& kept, const core::TensorView& losses, const Batch& batch,
+                      const loss::CrossEntropy& loss, bool keep) const;
+  core::Tensor losses_backward(Pass::Kept& kept, const core::ConstTensorView& weights, const Batch& batch,
+                               const loss::CrossEntropy& loss);
   bool recomputed(std::size_t layer) const {
     return settings.checkpointing.kind == Checkpointing::Kind::kEveryBlock &&
            static_cast<std::int64_t>(layer) % settings.checkpointing.every == 0;

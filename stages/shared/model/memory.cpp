@@ -129,8 +129,8 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
     return in_place ? threads * kBlockBytes : packed_bytes(compute, rows, columns) + tiles(rows);
   };
   const std::int64_t chunk = std::min(kLossTokens, config.vocabulary);
-  const std::int64_t loss =
-      tokens * (chunk * size + c * kFloatBytes) + std::max({product(chunk, c), product(tokens, c), tiles(c)});
+  const std::int64_t loss = tokens * (chunk * size + (compute == core::Dtype::kFloat32 ? 0 : c * kFloatBytes)) +
+                            std::max({product(chunk, c), product(tokens, c), tiles(c)});
   const std::int64_t widest = config.family == Family::kGpt2 ? std::max(qkv, up) : std::max({c, q, f});
   const std::int64_t weight_gradients = product(tokens, widest);
   const std::int64_t keys = rounded_up(length, kTileColumns);

@@ -312,3 +312,52 @@ TEST_CASE("embedding: tensors that do not go together are refused by name") {
   CHECK_THROWS_WITH(embedding::embedding_forward(stream, y.view().transposed(0, 1), ids.view(), table.view()),
                     Catch::Contains("are not evenly spaced"));
 }
+
+TEST_CASE("embedding: parts of a table add up to the bits of the whole, and take their rows of its gradient") {
+  test::Bench bench;
+  std::uint64_t seed = 4000;
+  for (const Dtype dtype : kFloats) {
+    for (const std::vector<std::int64_t>& widths : std::vector<std::vector<std::int64_t>>{{7, 6}, {1, 5, 3, 4}, {13}}) {
+      const Shape shape{3, 20, 37};
+      const Shape ids_shape{3, 20};
+      const TestTensor table(dtype, Shape{13, 37}, test::random_values(Shape{13, 37}, dtype, ++seed));
+      const TestTensor places(dtype, Shape{20, 37}, test::random_values(Shape{20, 37}, dtype, ++seed));
+      const TestTensor ids(Dtype::kInt32, ids_shape, random_ids(60, 13, ++seed));
+      const TestTensor positions(Dtype::kInt32, ids_shape, random_ids(60, 20, ++seed));
+      const TestTensor dy(dtype, shape, test::random_values(shape, dtype, ++seed));
+      const std::vector<double> before = test::random_values(Shape{13, 37}, Dtype::kFloat32, ++seed);
+      const TestTensor whole(dtype, shape), dwhole(Dtype::kFloat32, Shape{13, 37}, before);
+      embedding::embedding_forward(bench.stream(), whole.view(), ids.view(), table.view(), positions.view(),
+                                   places.view(), 1.5f);
+      embedding::embedding_backward(bench.stream(), dwhole.view(), {}, dy.view(), ids.view(), {}, 1.5f);
+
+      std::vector<double> sum(static_cast<std::size_t>(shape.elements()), 0);
+      const TestTensor dparts(Dtype::kFloat32, Shape{13, 37}, before);
+      std::int64_t first = 0;
+      for (std::size_t i = 0; i < widths.size(); first += widths[i++]) {
+        const TestTensor y(Dtype::kFloat32, shape);
+        const auto mine = [&](const core::TensorView& all) { return all.slice(0, first, first + widths[i]); };
+        const bool with_places = i == 0;
+        embedding::embedding_forward(bench.stream(), y.view(), ids.view(), mine(table.view()),
+                                     with_places ? positions.view() : core::TensorView(),
+                                     with_places ? places.view() : core::TensorView(), 1.5f, {first, 13});
+        embedding::embedding_backward(bench.stream(), mine(dparts.view()), {}, dy.view(), ids.view(), {}, 1.5f,
+                                      {first, 13});
+        const std::vector<double> values = y.values();
+        for (std::size_t j = 0; j < sum.size(); ++j) {
+          sum[j] = static_cast<float>(sum[j]) + static_cast<float>(values[j]);
+        }
+      }
+      const TestTensor summed(dtype, shape, sum);
+      CHECK(summed.bytes() == whole.bytes());
+      CHECK(dparts.bytes() == dwhole.bytes());
+    }
+  }
+  const TestTensor table(Dtype::kFloat32, Shape{4, 2}, std::vector<double>(8, 1));
+  const TestTensor ids(Dtype::kInt32, Shape{1, 1}, {9});
+  const TestTensor y(Dtype::kFloat32, Shape{1, 1, 2});
+  CHECK_THROWS_WITH(embedding::embedding_forward(bench.stream(), y.view(), ids.view(), table.view(), {}, {}, 1, {2, 9}),
+                    Catch::Contains("not in [0, 9)"));
+  CHECK_THROWS_WITH(embedding::embedding_forward(bench.stream(), y.view(), ids.view(), table.view(), {}, {}, 1, {6, 9}),
+                    Catch::Contains("beyond the vocabulary"));
+}

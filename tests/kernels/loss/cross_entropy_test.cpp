@@ -13,9 +13,11 @@ using namespace braise::core;
 using namespace braise::test;
 namespace reference = braise::reference;
 using braise::linear::PackedMatrix;
+using braise::loss::combine_cross_entropy;
 using braise::loss::CrossEntropy;
 using braise::loss::linear_cross_entropy_backward;
 using braise::loss::linear_cross_entropy_forward;
+using braise::loss::partial_cross_entropy;
 using Catch::Contains;
 
 namespace {
@@ -50,6 +52,31 @@ struct Case {
     linear_cross_entropy_backward(stream, dx.view(), dw.view(), gradients.view(), log_sums.view(), x.view(), packed,
                                   weight.view(), targets.view(), settings);
   }
+  /// The same with the vocabulary in parts of those widths.
+  void run_parts(Bench& bench, const CrossEntropy& settings, const std::vector<std::int64_t>& widths) {
+    Stream& stream = bench.stream();
+    const TestTensor partials(Dtype::kFloat32, Shape{static_cast<std::int64_t>(widths.size()), rows, 4});
+    std::vector<PackedMatrix> heads;
+    std::int64_t first = 0;
+    for (std::size_t i = 0; i < widths.size(); first += widths[i++]) {
+      heads.emplace_back(bench.arena(), dtype, channels, widths[i], Category::kParameters, "head");
+      heads[i].pack(stream, weight.view().slice(0, first, first + widths[i]).transposed(0, 1));
+      partial_cross_entropy(stream, partials.view().select(0, static_cast<std::int64_t>(i)), x.view(), heads[i],
+                            targets.view(), settings, {first, tokens});
+    }
+    combine_cross_entropy(stream, losses.view(), log_sums.view(), partials.view(), targets.view(), settings, tokens);
+    std::vector<double> sum(static_cast<std::size_t>(rows * channels), 0);
+    first = 0;
+    for (std::size_t i = 0; i < widths.size(); first += widths[i++]) {
+      const TestTensor part(Dtype::kFloat32, Shape{rows, channels});
+      const auto mine = [&](const TensorView& all) { return all.slice(0, first, first + widths[i]); };
+      linear_cross_entropy_backward(stream, part.view(), mine(dw.view()), gradients.view(), log_sums.view(), x.view(),
+                                    heads[i], mine(weight.view()), targets.view(), settings, {first, tokens});
+      const std::vector<double> values = part.values();
+      for (std::size_t j = 0; j < sum.size(); ++j) sum[j] += values[j];
+    }
+    dx.set(sum);
+  }
   Dtype dtype;
   std::int64_t rows, channels, tokens;
   TestTensor x, weight, gradients, targets;
@@ -62,7 +89,7 @@ std::size_t size(std::int64_t value) {
   return static_cast<std::size_t>(value);
 }
 
-void check(Bench& bench, Case& c, const CrossEntropy& settings) {
+void check(Bench& bench, Case& c, const CrossEntropy& settings, const std::vector<std::int64_t>& widths = {}) {
   const std::vector<double> x = c.x.values();
   const std::vector<double> weight = c.weight.values();
   const std::vector<double> crossed = reference::transposed(weight, size(c.tokens), size(c.channels));
@@ -74,7 +101,7 @@ void check(Bench& bench, Case& c, const CrossEntropy& settings) {
       reference::cross_entropy(logits, c.target, gradients, size(c.tokens), settings.label_smoothing, settings.z_loss,
                                settings.logit_cap);
   const std::vector<double> before = c.dw.values();
-  c.run(bench.stream(), settings);
+  widths.empty() ? c.run(bench.stream(), settings) : c.run_parts(bench, settings, widths);
 
   // A logit errs by C + 2 roundings of the magnitudes in it; what is made of logits, by that and a few roundings more.
   double largest = 0;
@@ -139,6 +166,28 @@ TEST_CASE("the loss of a projection and its gradients are within rounding of the
                          << settings.logit_cap);
         Case c(bench, dtype, rows, channels, tokens, seed += 10);
         check(bench, c, settings);
+      }
+    }
+  }
+}
+
+TEST_CASE("so are those of a vocabulary in parts, of which one alone gives the same bits") {
+  Bench bench;
+  std::uint64_t seed = 900;
+  const std::vector<std::vector<std::int64_t>> cuts{{1, 4}, {100, 157}, {64, 65, 64, 64}, {300, 1, 699}, {8300, 9}};
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBfloat16, Dtype::kFloat16}) {
+    for (const std::vector<std::int64_t>& widths : cuts) {
+      for (const CrossEntropy& settings : {CrossEntropy{}, CrossEntropy{-100, 0.2f, 1e-2f}}) {
+        std::int64_t tokens = 0;
+        for (const std::int64_t width : widths) tokens += width;
+        INFO(name(dtype) << " V " << tokens << " in " << widths.size() << " parts");
+        Case c(bench, dtype, 13, 24, tokens, seed += 10);
+        check(bench, c, settings, widths);
+        Case whole(bench, dtype, 13, 24, tokens, seed), one(bench, dtype, 13, 24, tokens, seed);
+        whole.run(bench.stream(), settings);
+        one.run_parts(bench, settings, {tokens});
+        CHECK((one.losses.bytes() == whole.losses.bytes() && one.log_sums.bytes() == whole.log_sums.bytes()));
+        CHECK((one.dx.bytes() == whole.dx.bytes() && one.dw.bytes() == whole.dw.bytes()));
       }
     }
   }

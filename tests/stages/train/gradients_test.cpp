@@ -95,7 +95,7 @@ std::string wrong_sums(comm::Communicator& comm, const model::Config& config, co
   Keeper keeper;
   model::Decoder decoder(*stream, config, {.compute = core::Dtype::kFloat32, .keeper = &keeper});
   const model::Units& units = decoder.units();
-  const std::vector<model::ParameterSpec> specs = model::parameter_specs(config);
+  const std::vector<model::PartSpec> specs = model::part_specs(config, decoder.part());
   const Shards owners(units, specs, zero == 0 ? 1 : comm.size());
   const int owner = zero == 0 ? 0 : comm.rank();
   const std::int64_t own_lanes = tried.lanes / comm.size();

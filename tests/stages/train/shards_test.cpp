@@ -16,8 +16,9 @@ TEST_CASE("every element of a model has one owner, whose shares are even to a bl
   llama.hidden = 96;
   llama.intermediate = 200;
   for (const model::Config& config : {gpt2, llama, test::small_everything()}) {
-    const std::vector<model::ParameterSpec> specs = model::parameter_specs(config);
-    const model::Units units = model::make_units(config, specs);
+    const model::Part part = model::whole_of(config);
+    const std::vector<model::PartSpec> specs = model::part_specs(config, part);
+    const model::Units units = model::make_units(config, part, specs);
     for (const int ranks : {1, 2, 3, 4, 7, 64}) {
       const Shards shards(units, specs, ranks);
       for (int unit = 0; unit < units.size(); ++unit) {
@@ -31,12 +32,12 @@ TEST_CASE("every element of a model has one owner, whose shares are even to a bl
         CHECK(end == units.at(unit).elements);
       }
       std::vector<std::vector<int>> owners;
-      for (const model::ParameterSpec& spec : specs) {
-        owners.emplace_back(static_cast<std::size_t>(spec.shape.elements()));
+      for (const model::PartSpec& one : specs) {
+        owners.emplace_back(static_cast<std::size_t>(one.cut.shape().elements()));
       }
       for (int rank = 0; rank < ranks; ++rank) {
         for (const Segment& segment : shards.segments(rank)) {
-          const std::int64_t elements = specs[segment.parameter].shape.elements();
+          const std::int64_t elements = specs[segment.parameter].cut.shape().elements();
           CHECK(segment.begin % core::kReductionBlock == 0);
           CHECK((segment.end == elements || segment.end % core::kReductionBlock == 0));
           const comm::Range range = shards.range(segment.unit, rank);
