@@ -5,6 +5,7 @@
 #include "stages/api/descriptor.h"
 #include "stages/api/input_path.h"
 #include "stages/shared/model/memory.h"
+#include "stages/shared/model/part.h"
 #include "stages/shared/model/recipe.h"
 #include "stages/train/parameter_rules.h"
 #include "stages/train/settings.h"
@@ -109,6 +110,40 @@ void check_model(const stages::RuleContext& context) {
   }
 }
 
+/// Whether the ranks can be dealt to the axes, and the model to the ranks.
+bool check_parallel(const stages::RuleContext& context, const Settings& settings) {
+  const int ranks = context.resources.ranks();
+  const int parts = settings.tensor * settings.pipeline;
+  const std::string widths = std::to_string(settings.tensor) + " x " + std::to_string(settings.pipeline);
+  if (ranks % parts != 0) {
+    context.fault("/parallel",
+                  "asks for " + widths + " ranks (tensor x pipeline), which do not divide the " +
+                      std::to_string(ranks) + " there are",
+                  "nodes x workers_per_node must be a multiple of tensor x pipeline");
+    return false;
+  }
+  if (settings.pipeline > 1 && settings.zero == 3) {
+    context.fault("/parallel/zero",
+                  "is 3 with pipeline stages, which would gather their blocks anew for every "
+                  "micro-batch while others wait for them",
+                  "take zero: 1; stages hold their own blocks alone");
+  }
+  if (settings.pipeline > 1 && settings.zero == 2 && settings.reduction == Reduction::kMicro) {
+    context.fault("/parallel/zero",
+                  "is 2 with pipeline stages and numerics.reduction: micro, which would exchange "
+                  "gradients after every micro-batch while other stages wait",
+                  "take zero: 1, or reduction: step");
+  }
+  std::vector<model::RecipeProblem> problems;
+  const std::optional<model::Config> config =
+      is_given(context.config.at("model").at("from")) ? std::nullopt : model_of(context.config, problems);
+  if (!config) return true;
+  for (const model::SplitProblem& problem : model::split_problems(*config, settings.tensor, settings.pipeline)) {
+    context.fault("/parallel/" + problem.axis, problem.problem, problem.remedy);
+  }
+  return true;
+}
+
 /// What lies elsewhere must be there, and apart from what is needed on the device.
 void check_offload(const stages::RuleContext& context, const Settings& settings) {
   const OffloadSettings& offload = settings.offload;
@@ -135,7 +170,9 @@ void check(const stages::RuleContext& context) {
   check_model(context);
   const Settings settings(context.config);
   std::string key, problem, remedy;
-  if (!deal(settings.global, settings.micro, settings.lanes, context.resources.ranks(), key, problem, remedy)) {
+  const int parts = settings.tensor * settings.pipeline;
+  if (check_parallel(context, settings) &&
+      !deal(settings.global, settings.micro, settings.lanes, context.resources.ranks() / parts, key, problem, remedy)) {
     context.fault(key, problem, remedy);
   }
   check_offload(context, settings);
@@ -172,6 +209,16 @@ std::vector<stages::InputPattern> inputs(const json& config) {
   return patterns;
 }
 
+/// A model about as large as the first stage's share of one.
+model::Config share_of(model::Config config, const Settings& settings) {
+  const auto divide = [](std::int64_t& size, std::int64_t parts) { size = (size + parts - 1) / parts; };
+  for (std::int64_t* const size : {&config.heads, &config.kv_heads, &config.intermediate, &config.vocabulary}) {
+    divide(*size, settings.tensor);
+  }
+  divide(config.layers, settings.pipeline);
+  return config;
+}
+
 stages::Estimate estimate(const json& config, const stages::Resources& resources,
                           const std::vector<stages::InputFile>&) {
   stages::Estimate result;
@@ -181,22 +228,25 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   std::vector<model::RecipeProblem> problems;
   std::string key, problem, remedy;
   const std::optional<Lanes> lanes =
-      deal(settings.global, settings.micro, settings.lanes, resources.ranks(), key, problem, remedy);
+      deal(settings.global, settings.micro, settings.lanes,
+           std::max(1, resources.ranks() / (settings.tensor * settings.pipeline)), key, problem, remedy);
   const std::optional<model::Config> described = model_of(config, problems);
   if (!lanes || !described) return result;  // a model that is taken from elsewhere is not known yet
-  const model::DecoderMemory memory = model::training_memory(*described, settings.compute, settings.checkpointing(),
+  const model::Config share = share_of(*described, settings);
+  const model::DecoderMemory memory = model::training_memory(share, settings.compute, settings.checkpointing(),
                                                              settings.micro, settings.sequence, resources.threads);
   std::int64_t waiting = 0;
   for (std::int64_t width = 1; width < lanes->lanes_per_rank; width *= 2) ++waiting;
   const std::int64_t sums = waiting * (memory.gradients / 4) * (core::bits(settings.gradients) / 8);
-  const std::int64_t parameters = described->parameter_count();
+  const std::int64_t parameters = share.parameter_count();
   const std::int64_t moments = settings.optimizer.state_tensors();
   const auto bytes = [](std::int64_t value) { return static_cast<std::uint64_t>(value); };
   result.memory_bytes_per_rank["parameters"] = bytes(memory.parameters);
   result.memory_bytes_per_rank["gradients"] = bytes(memory.gradients + sums);
   if (settings.compute != core::Dtype::kFloat32) result.memory_bytes_per_rank["master"] = bytes(4 * parameters);
   if (moments > 0) result.memory_bytes_per_rank["optimizer"] = bytes(4 * moments * parameters);
-  result.memory_bytes_per_rank["activations"] = bytes(memory.activations);
+  const std::int64_t kept = std::min<std::int64_t>(settings.pipeline, lanes->lanes_per_rank * lanes->micro_batches);
+  result.memory_bytes_per_rank["activations"] = bytes(kept * memory.activations);
   result.memory_bytes_per_rank["workspace"] = bytes(memory.workspace) + kBufferBytes;
   return result;
 }

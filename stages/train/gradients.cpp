@@ -149,8 +149,8 @@ void Gradients::arrived(int unit, bool is_first_sum) {
 void Gradients::finish() {
   while (!on_the_way_.empty()) wait_for_first();
   const model::Units& units = decoder_.units();
-  if (units.tied_head < 0) return;
-  core::add(stream_, own(units.tokens), own(units.tied_head));
+  if (units.tied_head >= 0) core::add(stream_, own(units.tokens), own(units.tied_head));
+  if (how_.pipeline != nullptr && how_.pipeline->has_other_end()) how_.pipeline->add_other_end(own(units.tokens));
 }
 
 TensorView Gradients::part(const Segment& segment) const {

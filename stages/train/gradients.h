@@ -10,6 +10,7 @@
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
 #include "stages/shared/model/decoder.h"
+#include "stages/shared/model/pipeline.h"
 #include "stages/train/settings.h"
 #include "stages/train/shards.h"
 
@@ -36,7 +37,8 @@ class Gradients {
     Reduction reduction = Reduction::kStep;
     core::Dtype dtype = core::Dtype::kFloat32;
     Lanes lanes;
-    core::Arena* home = nullptr;  ///< of results that lie apart from what is added to
+    core::Arena* home = nullptr;          ///< of results that lie apart from what is added to
+    model::Pipeline* pipeline = nullptr;  ///< whose ends share a tied embedding; null: there are none
   };
   /// `axis`: the ranks that lanes are dealt to; null where there is one. `owners`: of one rank in ZeRO 0. All must
   /// outlive it.

@@ -41,22 +41,30 @@ TensorView flat(const TensorView& tensor) {
   return tensor.reshaped(Shape{tensor.elements()});
 }
 
-/// Whole parameters, read one at a time, of which parts are wanted.
-class WholeParameter {
+/// What this rank's part has of tensors that are read whole, one at a time, of which some elements are wanted.
+class ReadParameter {
  public:
-  WholeParameter(core::Arena& host, const model::Decoder& decoder) : host_(host), decoder_(decoder) {}
+  ReadParameter(core::Arena& host, const model::Decoder& decoder) : host_(host), decoder_(decoder) {}
 
-  /// to = the part of a parameter that begins with element `begin`; `read` reads all of it.
+  /// to = elements of the rank's tensor from `begin` on; read(whole) reads the logical tensor `name`, of a parameter's
+  /// shape.
   template <class Read>
-  void copy_part(core::Stream& stream, std::size_t parameter, std::int64_t begin, const TensorView& to,
-                 const Read& read) {
-    const Shape& shape = decoder_.parameters()[parameter].spec.shape;
-    if (to.elements() == shape.elements()) return read(parameter, to.reshaped(shape));
-    if (!memory_.view || parameter_ != parameter || memory_.view.dtype() != to.dtype()) {
+  void copy_part(core::Stream& stream, const std::string& name, std::size_t parameter, std::int64_t begin,
+                 const TensorView& to, const Read& read) {
+    const model::Cut& cut = decoder_.parameters()[parameter].cut;
+    const Shape shape = cut.shape();
+    if (cut.whole() && to.elements() == shape.elements()) return read(to.reshaped(shape));
+    if (!memory_.view || name_ != name || memory_.view.dtype() != to.dtype()) {
       memory_ = {};
       memory_ = host_.tensor(to.dtype(), shape, Category::kWorkspace, "load");
-      parameter_ = parameter;
-      read(parameter, memory_.view);
+      name_ = name;
+      if (cut.whole()) {
+        read(memory_.view);
+      } else {
+        const core::Tensor whole = host_.tensor(to.dtype(), cut.logical, Category::kWorkspace, "load");
+        read(whole.view);
+        model::take_cut(stream, memory_.view, whole.view, cut);
+      }
     }
     core::copy(stream, to, flat(memory_.view).slice(0, begin, begin + to.elements()));
   }
@@ -64,7 +72,7 @@ class WholeParameter {
  private:
   core::Arena& host_;
   const model::Decoder& decoder_;
-  std::size_t parameter_ = 0;
+  std::string name_;
   core::Tensor memory_;
 };
 
@@ -165,16 +173,18 @@ void OptimizerState::initialise(std::uint64_t seed) {
 
 /// Weights that `read` reads as whole parameters, in the dtype that is asked.
 void OptimizerState::begin_with(const Reader& read) {
-  WholeParameter parameter(host_, decoder_);
+  ReadParameter parameter(host_, decoder_);
+  const auto copy_part = [&](const Segment& segment, const TensorView& to) {
+    parameter.copy_part(stream_, spec(segment).name, segment.parameter, segment.begin, to,
+                        [&](const TensorView& whole) { read(segment.parameter, whole); });
+  };
   for_parts([&](const Part& part) {
     for (const TensorView& array : part.arrays) core::fill(stream_, array, 0);
     const TensorView& weights = has_master_ ? part.arrays.front() : part.value;
-    parameter.copy_part(stream_, part.segment.parameter, part.segment.begin, weights, read);
+    copy_part(part.segment, weights);
     if (has_master_) core::copy(stream_, part.value, weights);
   });
-  for (const Segment& segment : frozen_) {
-    parameter.copy_part(stream_, segment.parameter, segment.begin, values_.part(segment), read);
-  }
+  for (const Segment& segment : frozen_) copy_part(segment, values_.part(segment));
 }
 
 void OptimizerState::load(const weights::Weights& weights) {
@@ -191,8 +201,12 @@ void OptimizerState::load(const checkpoint::Checkpoint& checkpoint) {
 }
 
 void OptimizerState::restore(const checkpoint::Checkpoint& checkpoint) {
+  ReadParameter parameter(host_, decoder_);
   const auto read = [&](const std::string& path, const Segment& segment, const TensorView& to) {
-    checkpoint.read(path + spec(segment).name, segment.begin, to);
+    const std::string name = path + spec(segment).name;
+    if (decoder_.parameters()[segment.parameter].cut.whole()) return checkpoint.read(name, segment.begin, to);
+    parameter.copy_part(stream_, name, segment.parameter, segment.begin, to,
+                        [&](const TensorView& whole) { checkpoint.read(name, 0, whole); });
   };
   for_parts([&](const Part& part) {
     for (std::size_t i = 0; i < arrays_.size(); ++i) read(arrays_[i].path, part.segment, part.arrays[i]);
@@ -251,6 +265,15 @@ void OptimizerState::apply(std::int64_t step, double learning_rate, float gradie
 core::ConstTensorView OptimizerState::shown(const Array& array) {
   if (array.region < 0) return array.memory.view;
   return {store_->show(array.region).data(), Dtype::kFloat32, Shape{elements_}};
+}
+
+std::vector<std::string> OptimizerState::paths(std::size_t parameter) const {
+  std::vector<std::string> paths{"parameters/"};
+  if (!rules_[parameter].frozen) {
+    for (const Array& array : arrays_) paths.push_back(array.path);
+  }
+  for (std::string& path : paths) path += decoder_.parameters()[parameter].spec.name;
+  return paths;
 }
 
 std::vector<checkpoint::Piece> OptimizerState::pieces(const Shards& cut, int rank) {

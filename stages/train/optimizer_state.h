@@ -66,7 +66,11 @@ class OptimizerState {
   /// Begins to read what apply() needs first, where that lies on a disk.
   void prefetch();
 
-  /// What the rank contributes to a checkpoint, `cut` among ranks: "parameters/...", "master/..." where those are not
+  /// The names in a checkpoint of what there is of a parameter, that of its values first.
+  std::vector<std::string> paths(std::size_t parameter) const;
+
+  /// What the rank contributes to a checkpoint of its part, `cut` among ranks (begins count elements of the part's
+  /// tensor): "parameters/...", "master/..." where those are not
   /// the parameters, "optimizer/exp_avg/...". They show what is in use, until the next step.
   std::vector<checkpoint::Piece> pieces(const Shards& cut, int rank);
 

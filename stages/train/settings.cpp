@@ -117,6 +117,8 @@ Settings::Settings(const nlohmann::json& config)
   lanes = config.at("numerics").at("lanes");
   reduction = config.at("numerics").at("reduction") == "step" ? Reduction::kStep : Reduction::kMicro;
   zero = config.at("parallel").at("zero");
+  tensor = config.at("parallel").at("tensor");
+  pipeline = config.at("parallel").at("pipeline");
   offload = offload_of(config.at("offload"));
   steps = config.at("steps");
   tokens = config.at("tokens");

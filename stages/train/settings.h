@@ -85,7 +85,9 @@ struct Settings {
   std::int64_t micro = 0;
   std::int64_t lanes = 0;
   Reduction reduction = Reduction::kStep;
-  int zero = 0;  ///< the ZeRO stage
+  int tensor = 1;    ///< ranks that share each block
+  int pipeline = 1;  ///< stages of blocks
+  int zero = 0;      ///< the ZeRO stage
   OffloadSettings offload;
   std::int64_t steps = 0;  ///< one of these three is not 0
   std::int64_t tokens = 0;

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <initializer_list>
+#include <optional>
 #include <utility>
 
 #include "kernels/core/copy.h"
@@ -20,11 +23,18 @@ using core::Shape;
 using telemetry::Phase;
 using telemetry::Scope;
 
-std::vector<ParameterRule> rules_of(const model::Config& config, const Settings& settings) {
+/// The rules of a part's parameters.
+std::vector<ParameterRule> rules_of(const model::Config& config, const Settings& settings,
+                                    const model::Decoder& decoder) {
   std::vector<std::string> unused;
-  std::vector<ParameterRule> rules =
-      parameter_rules(model::parameter_specs(config), settings.optimizer, settings.freeze, unused);
+  const std::vector<model::ParameterSpec> specs = model::parameter_specs(config);
+  const std::vector<ParameterRule> all = parameter_rules(specs, settings.optimizer, settings.freeze, unused);
   if (!unused.empty()) throw core::Error("the pattern \"" + unused.front() + "\" fits no parameter of the model");
+  std::vector<ParameterRule> rules;
+  for (const model::Parameter& parameter : decoder.parameters()) {
+    const auto found = std::ranges::find(specs, parameter.spec.name, &model::ParameterSpec::name);
+    rules.push_back(all[static_cast<std::size_t>(found - specs.begin())]);
+  }
   return rules;
 }
 
@@ -73,7 +83,9 @@ std::vector<model::PartSpec> specs_of(const model::Decoder& decoder) {
 Trainer::Trainer(const Around& around, const model::Config& config, const Settings& settings, const Lanes& lanes,
                  std::uint64_t seed)
     : stream_(around.stream),
-      comm_(around.comm),
+      host_(around.host),
+      grid_(around.grid),
+      comm_(grid_.data()),
       settings_(settings),
       lanes_(lanes),
       seed_(seed),
@@ -82,7 +94,10 @@ Trainer::Trainer(const Around& around, const model::Config& config, const Settin
       axis_(make_axis(comm_, stream_.arena())),
       decoder_(
           stream_, config,
-          {.compute = settings.compute, .gradients = true, .checkpointing = settings.checkpointing(), .keeper = this}),
+          {.compute = settings.compute, .gradients = true, .checkpointing = settings.checkpointing(), .keeper = this},
+          model::part_of(config, grid_.place().tensor, settings.tensor, grid_.place().pipeline, settings.pipeline),
+          grid_.tensor()),
+      pipeline_(stream_, decoder_, grid_.stages()),
       shares_(decoder_.units(), specs_of(decoder_), comm_.size()),
       whole_(decoder_.units(), specs_of(decoder_), 1),
       owners_(settings.zero == 0 ? whole_ : shares_),
@@ -91,7 +106,7 @@ Trainer::Trainer(const Around& around, const model::Config& config, const Settin
               {.gathers = settings.zero == 3,
                .home = settings.offload.parameters == Home::kHost ? &around.host : &stream_.arena()}),
       optimizer_(
-          stream_, decoder_, values_, owners_, owner_, settings.optimizer, rules_of(config, settings),
+          stream_, decoder_, values_, owners_, owner_, settings.optimizer, rules_of(config, settings, decoder_),
           {.host = &around.host,
            .master = settings.offload.master,
            .optimizer = settings.offload.optimizer,
@@ -102,7 +117,8 @@ Trainer::Trainer(const Around& around, const model::Config& config, const Settin
                   .reduction = settings.reduction,
                   .dtype = settings.gradients,
                   .lanes = lanes,
-                  .home = settings.offload.gradients == Home::kHost ? &around.host : &stream_.arena()}),
+                  .home = settings.offload.gradients == Home::kHost ? &around.host : &stream_.arena(),
+                  .pipeline = &pipeline_}),
       loss_scale_(settings.loss_scale) {
   const Shape shape{settings.micro, settings.sequence};
   losses_ = stream_.arena().tensor(Dtype::kFloat32, shape, Category::kActivations, "loss");
@@ -170,20 +186,22 @@ StepOutcome Trainer::step(const data::HostBatch& mine, std::int64_t first, std::
   const double weight = outcome.targets == 0 ? 0 : scale / static_cast<double>(outcome.targets);
   core::fill(stream_, token_weights_.view, static_cast<float>(weight));
 
+  shown_.clear();
   Sums sums(mine.ids.extent(0));
   add_gradients(sums, mine, first, step, loss);
-  std::vector<double> losses, blocks;
+  std::vector<double> losses;
+  BlockSums blocks;
   {
     report("wait for the other ranks' gradients");
     const Scope scope(profile_, Phase::kCommunication, "exchange of gradients");
     gradients_.finish();
-    losses = gather(comm_, sums.losses);
+    losses = from_last_stage(gather(comm_, sums.losses));
     blocks = block_sums();
   }
   report("optimizer step");
   const Scope scope(profile_, Phase::kOptimizer, "optimizer");
   outcome.loss = outcome.targets == 0 ? 0 : core::tree_sum(losses) / static_cast<double>(outcome.targets);
-  outcome.gradient_norm = optimizer::norm_of_blocks(blocks) / scale;
+  outcome.gradient_norm = optimizer::norm_of_blocks(blocks.sums) / scale;
   outcome.not_finite = what_is_not_finite(outcome.loss, losses, blocks);
   if (outcome.is_applied()) {
     double factor = 1 / scale;
@@ -204,36 +222,71 @@ void Trainer::add_gradients(Sums& sums, const data::HostBatch& mine, std::int64_
                             const loss::CrossEntropy& loss) {
   const std::int64_t lanes = lanes_.lanes_per_rank, micro_batches = lanes_.micro_batches;
   gradients_.begin_step();
-  for (std::int64_t pass = 0; pass < lanes * micro_batches; ++pass) {
+  struct Micro {
+    std::int64_t lane, index, begin;
+  };
+  const auto micro = [&](std::int64_t pass) {
     const bool by_lane = settings_.reduction == Reduction::kStep;
     const std::int64_t lane = by_lane ? pass / micro_batches : pass % lanes;
-    const std::int64_t i = by_lane ? pass % micro_batches : pass / lanes;
-    const std::int64_t begin = (lane * micro_batches + i) * settings_.micro;
+    const std::int64_t index = by_lane ? pass % micro_batches : pass / lanes;
+    return Micro{lane, index, (lane * micro_batches + index) * settings_.micro};
+  };
+  std::optional<Scope> scope;
+  model::Pipeline::Work work;
+  work.micro_batches = lanes * micro_batches;
+  work.losses = losses_.view;
+  work.weights = token_weights_.view;
+  work.loss = loss;
+  work.batch = [&](std::int64_t pass) {
+    const std::int64_t begin = micro(pass).begin;
     model::Batch batch = micro_batch(mine, begin, begin + settings_.micro);
     batch.dropout = {seed_, static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(first + begin)};
-    {
-      report("forward pass");
-      const Scope scope(profile_, Phase::kForward, "forward", {{"sequence", first + begin}});
-      values_.begin_pass(true);
-      decoder_.forward(losses_.view, batch, loss);
-      add_losses(sums, begin, losses_.view, batch.targets);
+    return batch;
+  };
+  work.begin_forward = [&](std::int64_t pass) {
+    report("forward pass");
+    scope.emplace(profile_, Phase::kForward, "forward",
+                  std::initializer_list<telemetry::SpanArgument>{{"sequence", first + micro(pass).begin}});
+    values_.begin_pass(true);
+  };
+  work.forward_done = [&](std::int64_t pass) {
+    const std::int64_t begin = micro(pass).begin;
+    if (pipeline_.is_last()) {
+      add_losses(sums, begin, losses_.view, micro_batch(mine, begin, begin + settings_.micro).targets);
     }
+    scope.reset();
+  };
+  work.begin_backward = [&](std::int64_t pass) {
     if (pass == lanes * micro_batches - 1) optimizer_.prefetch();
     report("backward pass");
-    const Scope scope(profile_, Phase::kBackward, "backward", {{"sequence", first + begin}});
-    gradients_.begin_micro_batch(lane, i);
-    decoder_.backward(token_weights_.view, batch, loss);
-  }
+    scope.emplace(profile_, Phase::kBackward, "backward",
+                  std::initializer_list<telemetry::SpanArgument>{{"sequence", first + micro(pass).begin}});
+    gradients_.begin_micro_batch(micro(pass).lane, micro(pass).index);
+  };
+  work.backward_done = [&](std::int64_t) { scope.reset(); };
+  pipeline_.run(work);
 }
 
-/// The block sums of squares of all gradients that are not frozen, in the order of the parameters.
-std::vector<double> Trainer::block_sums() const {
+/// What the last stage has, in all of them.
+template <class T>
+std::vector<T> Trainer::from_last_stage(std::vector<T> values) {
+  const int stages = grid_.groups().pipeline;
+  if (stages == 1) return values;
+  const std::span<const std::byte> bytes = bytes_of(values);
+  const std::string all =
+      grid_.stages().broadcast(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()), stages - 1);
+  const auto* const begin = reinterpret_cast<const T*>(all.data());
+  return std::vector<T>(begin, begin + all.size() / sizeof(T));
+}
+
+/// Of this rank's part: of all gradients that are not frozen, in the order of the parameters.
+std::vector<double> Trainer::part_block_sums() {
   const std::span<const model::Parameter> parameters = decoder_.parameters();
   std::vector<std::int64_t> first;  // of a parameter's blocks
   std::int64_t blocks = 0;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     first.push_back(blocks);
-    if (!optimizer_.rules()[i].frozen) blocks += core::reduction_blocks(parameters[i].spec.shape.elements());
+    if (!optimizer_.rules()[i].frozen) blocks += core::reduction_blocks(parameters[i].cut.shape().elements());
   }
   std::vector<double> mine;
   for (const Segment& segment : optimizer_.segments()) {
@@ -256,21 +309,54 @@ std::vector<double> Trainer::block_sums() const {
   return all;
 }
 
-std::string Trainer::what_is_not_finite(double loss, const std::vector<double>& losses,
-                                        std::span<const double> blocks) const {
+Trainer::BlockSums Trainer::block_sums() {
+  const model::Config& config = decoder_.config();
+  const comm::Groups& groups = grid_.groups();
+  const std::vector<double> of_parts = gather_unequal(grid_.model(), part_block_sums());
+  std::vector<std::string> frozen;
+  std::vector<std::string> unused;
+  const std::vector<model::ParameterSpec> specs = model::parameter_specs(config);
+  const std::vector<ParameterRule> rules = parameter_rules(specs, settings_.optimizer, settings_.freeze, unused);
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    if (rules[i].frozen) frozen.push_back(specs[i].name);
+  }
+  std::vector<BlockSums> of_shares(static_cast<std::size_t>(groups.tensor));
+  auto next = of_parts.begin();
+  for (int stage = 0; stage < groups.pipeline; ++stage) {
+    for (int tensor = 0; tensor < groups.tensor; ++tensor) {
+      const model::Part part = model::part_of(config, tensor, groups.tensor, stage, groups.pipeline);
+      BlockSums& share = of_shares[static_cast<std::size_t>(tensor)];
+      for (const model::PartSpec& one : model::part_specs(config, part)) {
+        if (std::ranges::find(frozen, one.spec.name) != frozen.end()) continue;
+        const std::int64_t count = core::reduction_blocks(one.cut.shape().elements());
+        if (model::is_first_with(config, part, one)) {
+          share.sums.insert(share.sums.end(), next, next + count);
+          share.parameters.emplace_back(one.spec.name, static_cast<std::size_t>(count));
+        }
+        next += count;
+      }
+    }
+  }
+  BlockSums all;
+  for (const BlockSums& share : of_shares) {
+    all.sums.insert(all.sums.end(), share.sums.begin(), share.sums.end());
+    all.parameters.insert(all.parameters.end(), share.parameters.begin(), share.parameters.end());
+  }
+  return all;
+}
+
+std::string Trainer::what_is_not_finite(double loss, const std::vector<double>& losses, const BlockSums& blocks) {
   if (!std::isfinite(loss)) {
     const auto first = std::find_if(losses.begin(), losses.end(), [](double one) { return !std::isfinite(one); });
     return "the loss of sequence " + std::to_string(first - losses.begin()) + " of the step";
   }
-  if (std::isfinite(optimizer::norm_of_blocks(blocks))) return "";
+  if (std::isfinite(optimizer::norm_of_blocks(blocks.sums))) return "";
   // Backward passes go through the parameters from the last to the first.
-  const std::span<const model::Parameter> parameters = decoder_.parameters();
-  for (std::size_t i = parameters.size(); i-- > 0;) {
-    if (optimizer_.rules()[i].frozen) continue;
-    const auto own = static_cast<std::size_t>(core::reduction_blocks(parameters[i].spec.shape.elements()));
-    if (!std::isfinite(optimizer::norm_of_blocks(blocks.last(own))))
-      return "the gradient of " + parameters[i].spec.name;
-    blocks = blocks.first(blocks.size() - own);
+  std::span<const double> left = blocks.sums;
+  for (std::size_t i = blocks.parameters.size(); i-- > 0;) {
+    const auto& [name, count] = blocks.parameters[i];
+    if (!std::isfinite(optimizer::norm_of_blocks(left.last(count)))) return "the gradient of " + name;
+    left = left.first(left.size() - count);
   }
   return "the norm of all gradients";
 }
@@ -293,16 +379,81 @@ double Trainer::evaluate(const data::BatchSource& validation, std::int64_t count
     const data::HostBatch batch = validation.fetch(static_cast<std::uint64_t>(begin), rows);
     const core::TensorView losses = losses_.view.slice(0, 0, rows);
     values_.begin_pass(false);
-    decoder_.evaluate(losses, micro_batch(batch, 0, rows), {data::kIgnored});
-    add_losses(sums, done, losses, batch.targets);
+    pipeline_.evaluate(losses, micro_batch(batch, 0, rows), {data::kIgnored});
+    if (pipeline_.is_last()) add_losses(sums, done, losses, batch.targets);
   }
   report("wait for the other ranks' validation");
-  const std::int64_t targets = sum(gather_unequal(comm_, sums.targets));
-  return targets == 0 ? 0 : core::tree_sum(gather_unequal(comm_, sums.losses)) / static_cast<double>(targets);
+  const std::int64_t targets = sum(from_last_stage(gather_unequal(comm_, sums.targets)));
+  const std::vector<double> all = from_last_stage(gather_unequal(comm_, sums.losses));
+  return targets == 0 ? 0 : core::tree_sum(all) / static_cast<double>(targets);
 }
 
 std::vector<checkpoint::Piece> Trainer::pieces() {
-  return optimizer_.pieces(shares_, comm_.rank());
+  shown_.clear();
+  std::vector<checkpoint::Piece> mine = optimizer_.pieces(shares_, comm_.rank());
+  if (grid_.groups().tensor > 1) return logical_pieces(mine);
+  if (pipeline_.has_other_end() && !pipeline_.is_first()) {
+    // The first stage has the embedding too.
+    const auto tokens = std::ranges::find(decoder_.parameters(), model::Role::kTokens,
+                                          [](const model::Parameter& parameter) { return parameter.spec.role; });
+    std::erase_if(mine, [&](const checkpoint::Piece& piece) { return piece.path.ends_with("/" + tokens->spec.name); });
+  }
+  return mine;
+}
+
+/// Of tensors whose parts the ranks of this stage have, `mine` being this rank's: the ranges of them that this rank
+/// writes, in the host's memory.
+std::vector<checkpoint::Piece> Trainer::logical_pieces(std::span<const checkpoint::Piece> mine) {
+  struct Header {
+    std::int64_t begin, end;
+  };
+  comm::Communicator& stage = grid_.stage();
+  const model::Config& config = decoder_.config();
+  std::vector<std::vector<model::PartSpec>> specs;  // by place on the tensor axis
+  for (int tensor = 0; tensor < grid_.groups().tensor; ++tensor) {
+    model::Part part = decoder_.part();
+    part.tensor = tensor;
+    specs.push_back(model::part_specs(config, part));
+  }
+  std::vector<checkpoint::Piece> pieces;
+  for (std::size_t i = 0; i < decoder_.parameters().size(); ++i) {
+    const model::ParameterSpec& spec = decoder_.parameters()[i].spec;
+    if (spec.role == model::Role::kTokens && decoder_.part().blocks.begin > 0) continue;  // the first stage's
+    for (const std::string& path : optimizer_.paths(i)) {
+      const Dtype dtype = path.starts_with("parameters/") ? settings_.compute : Dtype::kFloat32;
+      const std::int64_t size = core::bits(dtype) / 8;
+      const auto found = std::ranges::find(mine, path, &checkpoint::Piece::path);
+      Header header{0, 0};
+      if (found != mine.end()) header = {found->begin, found->begin + found->data.elements()};
+      std::string message(reinterpret_cast<const char*>(&header), sizeof header);
+      if (found != mine.end()) {
+        message.append(static_cast<const char*>(found->data.raw()), static_cast<std::size_t>(found->data.bytes()));
+      }
+      const core::Tensor whole = host_.tensor(dtype, spec.shape, Category::kCheckpoint, "checkpoint");
+      auto* const to = static_cast<std::byte*>(whole.view.raw());
+      const std::vector<std::string> messages = stage.all_gather(message);
+      for (std::size_t rank = 0; rank < messages.size(); ++rank) {
+        Header theirs{};
+        std::memcpy(&theirs, messages[rank].data(), sizeof theirs);
+        const char* const from = messages[rank].data() + sizeof theirs;
+        specs[rank % specs.size()][i].cut.for_each_run(
+            [&](std::int64_t local, std::int64_t logical, std::int64_t count) {
+              const std::int64_t begin = std::max(local, theirs.begin), end = std::min(local + count, theirs.end);
+              if (begin >= end) return;
+              std::memcpy(to + (logical + begin - local) * size, from + (begin - theirs.begin) * size,
+                          static_cast<std::size_t>((end - begin) * size));
+            });
+      }
+      const std::int64_t elements = spec.shape.elements();
+      const checkpoint::Range range = checkpoint::share_of(elements, stage.rank(), stage.size());
+      if (range.elements() == 0) continue;
+      core::Tensor part = host_.tensor(dtype, Shape{range.elements()}, Category::kCheckpoint, "checkpoint");
+      core::copy(stream_, part.view, whole.view.reshaped(Shape{elements}).slice(0, range.begin, range.end));
+      pieces.push_back({path, spec.shape, range.begin, part.view});
+      shown_.push_back(std::move(part));
+    }
+  }
+  return pieces;
 }
 
 void Trainer::restore(const checkpoint::Checkpoint& checkpoint) {

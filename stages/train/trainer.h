@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/comm/collectives.h"
@@ -14,8 +15,10 @@
 #include "kernels/core/device.h"
 #include "stages/shared/data/batch_source.h"
 #include "stages/shared/model/decoder.h"
+#include "stages/shared/model/pipeline.h"
 #include "stages/shared/telemetry/phase_timer.h"
 #include "stages/train/gradients.h"
+#include "stages/train/grid.h"
 #include "stages/train/loss_scale.h"
 #include "stages/train/optimizer_state.h"
 #include "stages/train/settings.h"
@@ -41,7 +44,7 @@ class Trainer final : private model::UnitKeeper {
   struct Around {
     core::Stream& stream;
     core::Arena& host;
-    comm::Communicator& comm;
+    Grid& grid;
     telemetry::Profile& profile;
     std::function<void(std::string_view)> operation;  ///< notes what this rank does
     std::function<void(std::string_view)> log;
@@ -70,7 +73,7 @@ class Trainer final : private model::UnitKeeper {
   double evaluate(const data::BatchSource& validation, std::int64_t count);
 
   /// What this rank contributes to a checkpoint of the state: parameters, master weights, optimizer. It shows what is
-  /// in use, until the next step.
+  /// in use, until the next step. Call on every rank.
   std::vector<checkpoint::Piece> pieces();
 
   /// What this rank has of the state in a checkpoint; restored() is then to be called on every rank. Not collective.
@@ -99,19 +102,32 @@ class Trainer final : private model::UnitKeeper {
                   const core::ConstTensorView& targets) const;
   void add_gradients(Sums& sums, const data::HostBatch& mine, std::int64_t first, std::int64_t step,
                      const loss::CrossEntropy& loss);
-  std::vector<double> block_sums() const;
-  std::string what_is_not_finite(double loss, const std::vector<double>& losses, std::span<const double> blocks) const;
+  /// The block sums of squares of gradients: of the parameters one after another, the tensor axis' shares one after
+  /// another.
+  struct BlockSums {
+    std::vector<double> sums;
+    std::vector<std::pair<std::string, std::size_t>> parameters;  ///< which have so many of the sums
+  };
+  std::vector<double> part_block_sums();
+  BlockSums block_sums();
+  std::vector<checkpoint::Piece> logical_pieces(std::span<const checkpoint::Piece> mine);
+  template <class T>
+  std::vector<T> from_last_stage(std::vector<T> values);
+  static std::string what_is_not_finite(double loss, const std::vector<double>& losses, const BlockSums& blocks);
   void report(std::string_view what) const { operation_(what); }
 
   core::Stream& stream_;
-  comm::Communicator& comm_;
+  core::Arena& host_;
+  Grid& grid_;
+  comm::Communicator& comm_;  ///< of the data axis
   const Settings& settings_;
   const Lanes lanes_;
   const std::uint64_t seed_;
   telemetry::Profile& profile_;
   std::function<void(std::string_view)> operation_;
-  std::unique_ptr<comm::Collectives> axis_;  ///< null on one rank
+  std::unique_ptr<comm::Collectives> axis_;  ///< of the data axis; null on one rank
   model::Decoder decoder_;
+  model::Pipeline pipeline_;
   const Shards shares_;  ///< of a checkpoint, and of what ranks own
   const Shards whole_;   ///< of one rank: what each owns in ZeRO 0
   const Shards& owners_;
@@ -120,8 +136,9 @@ class Trainer final : private model::UnitKeeper {
   OptimizerState optimizer_;
   Gradients gradients_;
   LossScale loss_scale_;
-  core::Tensor losses_;         ///< fp32 [micro, T]
-  core::Tensor token_weights_;  ///< fp32 [micro, T]
+  std::vector<core::Tensor> shown_;  ///< logical pieces of a checkpoint, where ranks share blocks
+  core::Tensor losses_;              ///< fp32 [micro, T]
+  core::Tensor token_weights_;       ///< fp32 [micro, T]
   std::int64_t updates_ = 0;
 };
 

@@ -65,9 +65,10 @@ Training::Training(stages::StageContext& context)
       device_(core::kCpu, core::Space::kDevice, ledger_),
       host_(core::kCpu, core::Space::kHost, ledger_),
       stream_(core::make_stream(device_)) {
+  grid_ = std::make_unique<Grid>(comm_, settings_.tensor, settings_.pipeline);
   std::string key, problem, remedy;
   const std::optional<Lanes> lanes =
-      deal(settings_.global, settings_.micro, settings_.lanes, comm_.size(), key, problem, remedy);
+      deal(settings_.global, settings_.micro, settings_.lanes, grid_->groups().data, key, problem, remedy);
   if (!lanes) throw core::Error(key + " " + problem + "; " + remedy);
   lanes_ = *lanes;
 }
@@ -177,7 +178,7 @@ void Training::begin_state() {
   const auto seed = static_cast<std::uint64_t>(context_.job().seed);
   const Trainer::Around around{*stream_,
                                host_,
-                               comm_,
+                               *grid_,
                                *profile_,
                                [this](std::string_view what) { context_.operation(what); },
                                [this](std::string_view what) { context_.log(what); },
@@ -298,8 +299,8 @@ void Training::tell(const json& line) {
 void Training::seek(std::uint64_t next_sequence) {
   next_sequence_ = next_sequence;
   const auto global = static_cast<std::uint64_t>(settings_.global);
-  const std::int64_t mine = settings_.global / comm_.size();
-  const std::uint64_t first = next_sequence + static_cast<std::uint64_t>(mine * comm_.rank());
+  const std::int64_t mine = settings_.global / grid_->groups().data;
+  const std::uint64_t first = next_sequence + static_cast<std::uint64_t>(mine * grid_->place().data);
   const auto left = static_cast<std::uint64_t>(steps_ - step_);
   prefetcher_.reset();
   prefetcher_ = std::make_unique<data::Prefetcher>(
@@ -322,7 +323,7 @@ void Training::take_step() {
   }
   if (!batch) throw core::Error("the data end before step " + std::to_string(step));
   const double rate = settings_.optimizer.lr * learning_rate_factor(settings_.schedule, step, steps_);
-  const std::int64_t first = comm_.rank() * (settings_.global / comm_.size());
+  const std::int64_t first = grid_->place().data * (settings_.global / grid_->groups().data);
   const double scale = trainer_->loss_scale().scale();
   const StepOutcome outcome = trainer_->step(*batch, first, step, rate);
   batch.reset();

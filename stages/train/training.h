@@ -17,6 +17,7 @@
 #include "stages/shared/data/prefetcher.h"
 #include "stages/shared/telemetry/train_metrics.h"
 #include "stages/train/data_config.h"
+#include "stages/train/grid.h"
 #include "stages/train/trainer.h"
 
 namespace braise::train {
@@ -58,6 +59,7 @@ class Training {
   stages::StageContext& context_;
   comm::Communicator& comm_;
   const Settings settings_;
+  std::unique_ptr<Grid> grid_;
   Lanes lanes_;
   DataConfig data_config_;
   core::MemoryLedger ledger_;

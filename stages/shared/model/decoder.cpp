@@ -447,20 +447,9 @@ void Decoder::backward(const ConstTensorView& weights, const Batch& batch, const
   backward_part(state_->pass, {}, weights, batch, settings);
 }
 
-void Decoder::finish_gradients(comm::Collectives* ends) {
-  constexpr const char* kName = "finish_gradients";
+void Decoder::finish_gradients() {
   State& s = *state_;
-  if (!s.config.tied || !(s.embeds() || s.has_head())) return;
-  const TensorView& table = s.tokens.gradient.view;
-  if (s.is_whole()) return core::add(s.stream, table, s.tied_head.gradient.view);
-  core::require(ends != nullptr && ends->size() == 2 && ends->rank() == (s.embeds() ? 0 : 1), kName,
-                "the parts with the embedding and with the head that is tied to it must be together");
-  s.stream.synchronize();
-  const Tensor theirs = s.stream.arena().tensor(Dtype::kFloat32, table.shape(), core::Category::kWorkspace, kName);
-  comm::Pending sent = ends->send(table, 1 - ends->rank(), core::Category::kGradients);
-  ends->receive(theirs.view, 1 - ends->rank(), core::Category::kGradients).wait();
-  sent.wait();
-  core::add(s.stream, table, theirs.view);
+  if (s.config.tied && s.is_whole()) core::add(s.stream, s.tokens.gradient.view, s.tied_head.gradient.view);
 }
 
 }  // namespace braise::model

@@ -21,9 +21,8 @@
 #include "stages/shared/weights/weights.h"
 
 namespace braise::comm {
-class Collectives;
 class Communicator;
-}  // namespace braise::comm
+}
 
 namespace braise::model {
 
@@ -167,8 +166,8 @@ class Decoder {
   /// contiguous, the tokens of one extension after another. logits: fp32 [extensions, V], contiguous: of what follows
   /// the last token of each. Their bits are those of logits() on the whole sequence, whatever is extended beside it and
   /// in however many passes. The cache is of this model and its dtype. Where this throws, no sequence has grown.
-  /// Errors: also for positions that the model lacks, or that would turn keys in the cache (dynamic rotary scaling), and
-  /// where other ranks share the blocks.
+  /// Errors: also for positions that the model lacks, or that would turn keys in the cache (dynamic rotary scaling),
+  /// and where other ranks share the blocks.
   void extend(const core::TensorView& logits, const core::ConstTensorView& ids, KvCache& cache,
               std::span<const Extension> extensions);
 
@@ -213,10 +212,9 @@ class Decoder {
   core::Tensor backward_part(Pass& pass, core::Tensor d_output, const core::ConstTensorView& weights,
                              const Batch& batch, const loss::CrossEntropy& settings = {});
 
-  /// To be called once after the last backward pass of a step: adds a tied head's gradient to the embedding's.
-  /// `ends`, for parts of tied models that have the embedding or the head, but not both: the first and the last part
-  /// with this part's share, in that order; each then has the sum. Collective on them.
-  void finish_gradients(comm::Collectives* ends = nullptr);
+  /// To be called once after the last backward pass of a step: adds a tied head's gradient to the embedding's, where
+  /// the part has both; see Pipeline::add_other_end for parts that have one.
+  void finish_gradients();
 
  private:
   struct State;

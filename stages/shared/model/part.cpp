@@ -156,6 +156,12 @@ std::vector<SplitProblem> split_problems(const Config& config, int tensor_width,
               " heads of keys and values nor is a multiple of them",
           all);
   }
+  if (config.fused && config.kv_heads < width) {
+    problems.push_back({"tensor",
+                        "is " + std::to_string(width) + ", more than the " + std::to_string(config.kv_heads) +
+                            " heads of keys and values, which are one parameter with the queries",
+                        "take at most " + std::to_string(config.kv_heads)});
+  }
   if (config.intermediate % width != 0) {
     fault("which does not divide the feed-forward width of " + std::to_string(config.intermediate), all);
   }
@@ -212,6 +218,14 @@ void Cut::for_each_run(const std::function<void(std::int64_t, std::int64_t, std:
     }
   }
   if (length > 0) visit(local, first, length);
+}
+
+bool is_first_with(const Config& config, const Part& part, const PartSpec& one) {
+  if (one.spec.role == Role::kTokens && part.blocks.begin > 0) return false;  // a tied head
+  if (part.tensor == 0) return true;
+  if (one.cut.whole()) return false;
+  const bool of_keys = (one.spec.role == Role::kQkvWeight || one.spec.role == Role::kQkvBias) && one.spec.offset > 0;
+  return !of_keys || part.tensor % shares_of(config, part).kv_copies == 0;
 }
 
 std::vector<PartSpec> part_specs(const Config& config, const Part& part) {

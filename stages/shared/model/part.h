@@ -79,6 +79,9 @@ struct PartSpec {
   std::int64_t offset = 0;  ///< elements before it in the rank's tensor of this role and layer
 };
 
+/// Whether, of all parts that have these elements of a parameter, this is the first.
+bool is_first_with(const Config& config, const Part& part, const PartSpec& one);
+
 /// The parameters of a part, in the order of computation.
 std::vector<PartSpec> part_specs(const Config& config, const Part& part);
 

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/core/add.h"
+
 namespace braise::model {
 
 using core::Category;
@@ -145,8 +147,16 @@ void Pipeline::evaluate(const core::TensorView& losses, const Batch& batch, cons
   axis_->send(output.view, rank_ + 1, Category::kActivations).wait();
 }
 
-void Pipeline::finish_gradients() {
-  decoder_.finish_gradients(ends_.get());
+void Pipeline::add_other_end(const core::TensorView& gradient) {
+  if (gradient.elements() == 0) return;
+  stream_.synchronize();
+  const int other = 1 - ends_->rank();
+  const Tensor theirs =
+      stream_.arena().tensor(gradient.dtype(), gradient.shape(), Category::kCommunication, "gradient of the other end");
+  comm::Pending sent = ends_->send(gradient, other, Category::kGradients);
+  ends_->receive(theirs.view, other, Category::kGradients).wait();
+  sent.wait();
+  core::add(stream_, gradient, theirs.view);
 }
 
 }  // namespace braise::model

@@ -49,8 +49,12 @@ class Pipeline {
   /// The losses of a batch, in the last stage.
   void evaluate(const core::TensorView& losses, const Batch& batch, const loss::CrossEntropy& settings);
 
-  /// Decoder::finish_gradients.
-  void finish_gradients();
+  /// Whether this stage and another have the two ends of a tied model, and not the same.
+  bool has_other_end() const { return ends_ != nullptr; }  ///< not collective
+
+  /// Adds to a gradient of the embedding, or as much of it as both have in memory, that of the other end: both then
+  /// have the sum. Collective on the ends.
+  void add_other_end(const core::TensorView& gradient);
 
  private:
   class Incoming;

@@ -17,13 +17,18 @@ struct Layout {
   int zero = 0;
   std::string home = "none";  ///< of what can lie there
   std::string checkpointing = "none";
+  int pipeline = 1;
+  int tensor = 1;
 
   std::string name() const {
-    return std::to_string(ranks) + " ranks, zero " + std::to_string(zero) + ", " + home + ", " + checkpointing;
+    return std::to_string(ranks) + " ranks, zero " + std::to_string(zero) + ", " + home + ", " + checkpointing +
+           ", pipeline " + std::to_string(pipeline) + ", tensor " + std::to_string(tensor);
   }
   std::vector<std::string> changes(bool fp32, bool micro) const {
-    std::vector<std::string> changes{"parallel.zero=" + std::to_string(zero),
-                                     "activation_checkpointing=" + checkpointing, "offload.optimizer=" + home};
+    std::vector<std::string> changes{
+        "resources.workers_per_node=" + std::to_string(ranks), "parallel.zero=" + std::to_string(zero),
+        "parallel.pipeline=" + std::to_string(pipeline),       "parallel.tensor=" + std::to_string(tensor),
+        "activation_checkpointing=" + checkpointing,           "offload.optimizer=" + home};
     if (!fp32) changes.push_back("offload.master=" + home);
     const std::string memory = home == "nvme" ? "host" : home;
     if (zero >= 2 || micro) changes.push_back("offload.gradients=" + memory);
@@ -32,7 +37,7 @@ struct Layout {
   }
 };
 
-/// Trains on every layout, stopped on the way and resumed on the next layout of the list.
+/// Trains on every layout, stopped on the way and resumed on the next layout of the list. All are of one tensor width.
 void check_layouts(const Trial& trial, const std::string& name, const std::vector<std::string>& model,
                    const std::vector<Layout>& layouts) {
   const bool fp32 = std::ranges::find(model, "precision.compute=fp32") != model.end();
@@ -44,7 +49,9 @@ void check_layouts(const Trial& trial, const std::string& name, const std::vecto
       return trial.config(changes);
     };
     const std::string prefix = name + "-" + reduction;
-    const Trained alone = trial.run("1-" + prefix + "-alone", config({}));
+    const int tensor = layouts.front().tensor;
+    const Trained alone =
+        trial.run("1-" + prefix + "-alone", config({.ranks = tensor, .tensor = tensor}), {.ranks = tensor});
     INFO(prefix << alone.error);
     REQUIRE(alone.losses.size() == 6);
     for (std::size_t i = 0; i < layouts.size(); ++i) {
@@ -83,6 +90,67 @@ TEST_CASE("a training has the same bits however it is spread") {
                 {"precision.compute=fp16", "precision.loss_scale.initial=1e9", "model.tied=true",
                  "optimizer.groups=[{match: '*norm*', lr_scale: 0.5}]"},
                 {{2, 1, "none", "none"}, {4, 3, "nvme", "none"}, {2, 2, "host", "none"}});
+}
+
+TEST_CASE("a training has the same bits on any number of stages") {
+  const Trial trial;
+  check_layouts(
+      trial, "staged", {"precision.compute=bf16", "validation.every=3", "model.layers=3"},
+      {{2, 0, "none", "none", 2}, {1, 0, "none", "none"}, {3, 0, "none", "all", 3}, {4, 1, "nvme", "half", 2}});
+  // Both ends have the embedding.
+  check_layouts(trial, "tied",
+                {"precision.compute=fp32", "model.family=gpt2", "model.kv_heads=0", "model.tied=true",
+                 "model.dropout.residual=0.1", "precision.gradients=bf16", "freeze=['*.h.0.mlp.*']"},
+                {{4, 1, "none", "none", 2}, {2, 1, "none", "none"}, {2, 0, "none", "all", 2}});
+}
+
+TEST_CASE("ranks that share blocks have the same bits however the training is spread besides") {
+  const Trial trial;
+  for (const int tensor : {2, 4}) {
+    check_layouts(trial, "shared" + std::to_string(tensor), {"precision.compute=bf16", "validation.every=3"},
+                  {{tensor, 0, "none", "none", 1, tensor}, {2 * tensor, 1, "nvme", "all", 3 - tensor / 2, tensor}});
+  }
+  check_layouts(trial, "sharedtied",
+                {"precision.compute=fp16", "precision.loss_scale.initial=1e9", "model.family=gpt2", "model.kv_heads=0",
+                 "model.tied=true", "model.dropout.attention=0.1"},
+                {{4, 3, "none", "half", 1, 2}, {4, 1, "none", "none", 2, 2}, {4, 2, "host", "none", 1, 2}});
+}
+
+TEST_CASE("ranks that share blocks train as one does, within rounding, and one goes on where they stopped") {
+  const Trial trial;
+  const auto run = [&](const std::string& name, int tensor, const std::vector<std::string>& earlier = {},
+                       std::int64_t stop_after = -1) {
+    return trial.run(name,
+                     trial.config({"precision.compute=fp32", "resources.workers_per_node=" + std::to_string(tensor),
+                                   "parallel.tensor=" + std::to_string(tensor)}),
+                     {.ranks = tensor, .earlier = earlier, .stop_after = stop_after});
+  };
+  const auto losses = [](const Trained& trained) {
+    INFO(trained.error);
+    std::vector<double> found;
+    for (const auto& line : trained.lines) {
+      if (line.contains("loss_bits")) found.push_back(line.at("loss"));
+    }
+    return found;
+  };
+  const std::vector<double> alone = losses(run("1-alone", 1));
+  REQUIRE(alone.size() == 6);
+  // A loss near 5 is rounded a few hundred times on its way; weights move by at most the learning rate a step.
+  const auto close = [&](const std::vector<double>& got, std::size_t first) {
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i] == Approx(alone[first + i]).epsilon(1e-4));
+  };
+  for (const int tensor : {2, 4}) {
+    const std::string name = std::to_string(tensor);
+    const std::vector<double> shared = losses(run("1-shared" + name, tensor));
+    REQUIRE(shared.size() == 6);
+    CHECK(shared.front() == Approx(alone.front()).epsilon(1e-6));
+    close(shared, 0);
+    const std::vector<double> begun = losses(run("1-begun" + name, tensor, {}, 3));
+    const std::vector<double> ended = losses(run("2-ended" + name, 1, {"1-begun" + name}));
+    CHECK(begun.size() + ended.size() == 6);
+    close(begun, 0);
+    close(ended, begun.size());
+  }
 }
 
 }  // namespace

@@ -101,6 +101,7 @@ std::vector<double> doubles(const std::vector<float>& values) {
 TEST_CASE("parts have every element of every parameter, with the values it has in the whole model") {
   Config fused = small_llama();
   fused.fused = fused.qkv_bias = true;
+  fused.kv_heads = 4;
   for (const Config& config : {wide(small_gpt2()), small_llama(), small_everything(), fused, wide(small_neox())}) {
     const Data data(config, 1, 2, 13);
     PartsRun run;
@@ -284,6 +285,11 @@ TEST_CASE("what cannot be shared is said, with what can") {
   CHECK(told(config, 4, 1) ==
         "tensor is 4, which neither divides the 6 heads of keys and values nor is a multiple of them; "
         "take 1, 2 or 3\n");
+  Config fused = small_llama();
+  fused.fused = true;
+  CHECK(told(fused, 4, 1) ==
+        "tensor is 4, more than the 2 heads of keys and values, which are one parameter with the queries; "
+        "take at most 2\n");
   config.vocabulary = 2;
   CHECK_THAT(told(config, 3, 1), Contains("more than the 2 tokens of the vocabulary"));
 

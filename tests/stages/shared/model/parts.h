@@ -114,7 +114,12 @@ inline Assembled run_parts(const model::Config& config, const PartsRun& run) {
         if (pipeline.is_last()) keep();
       };
       pipeline.run(work);
-      pipeline.finish_gradients();
+      decoder.finish_gradients();
+      if (pipeline.has_other_end()) {
+        for (const model::Parameter& parameter : decoder.parameters()) {
+          if (parameter.spec.role == model::Role::kTokens) pipeline.add_other_end(parameter.gradient);
+        }
+      }
       if (!evaluated.empty() && evaluated != losses) throw core::Error("evaluate and forward differ");
     }
     const std::scoped_lock lock(mutex);
