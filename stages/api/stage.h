@@ -42,6 +42,10 @@ class StageContext {
   /// Appends to metrics.jsonl (rank 0; other ranks' calls do nothing). Keys: schemas/metrics.schema.json.
   virtual void metric(nlohmann::json values) = 0;
 
+  /// Returns when what metric() was given so far is on the disk: to be called before anything is announced that a later
+  /// attempt goes on from, or lines of before would be missing after the machine's fall. Any thread.
+  virtual void sync_metrics() = 0;
+
   /// Writes to this rank's log.
   virtual void log(std::string_view message) = 0;
 };

@@ -194,6 +194,7 @@ void Training::begin_state() {
   saving.retention.best = settings_.keep_best ? 1 : 0;
   saving.retention.every = settings_.keep_every;
   saving.log = [this](std::string_view what) { context_.log(what); };
+  saving.before_manifest = [this] { context_.sync_metrics(); };
   saver_ = std::make_unique<checkpoint::Saver>(comm_, *stream_, host_, std::move(saving));
 
   context_.operation("load the newest checkpoint");

@@ -35,4 +35,8 @@ void WorkerContext::metric(nlohmann::json values) {
   if (metrics_) metrics_->append(std::move(values));
 }
 
+void WorkerContext::sync_metrics() {
+  if (metrics_) metrics_->sync();
+}
+
 }  // namespace braise::worker

@@ -27,6 +27,7 @@ class WorkerContext final : public stages::StageContext {
   void operation(std::string_view what) override { heartbeat_.operation(what); }
   stages::Request poll_request() override;
   void metric(nlohmann::json values) override;
+  void sync_metrics() override;
   void log(std::string_view message) override { log_.info(message); }
 
  private:

@@ -17,6 +17,9 @@ class Metrics {
   /// Appends a line with the time put in. Errors: core::Error where the values are not as the schema says.
   void append(nlohmann::json values);
 
+  /// Returns when all lines so far are on the disk. Any thread.
+  void sync() { file_.sync(); }
+
  private:
   struct Schema;
   std::unique_ptr<Schema> schema_;

@@ -12,40 +12,13 @@
 
 #include "stages/shared/io/file.h"
 #include "tests/faults/processes.h"
+#include "tests/faults/small_training.h"
 #include "tests/support/support.h"
 
 namespace braise {
 namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-
-constexpr char kRecipe[] = R"(recipe: 1
-name: killed
-resources: {workers_per_node: 2, hang_timeout: 60s}
-stages:
-  corpus:
-    kind: tokenize
-    input: /usr/share/dictd/devil.dict.dz
-    validation: {fraction: 0.1, take: tail}
-  pretrain:
-    kind: train
-    data: {tokens: "${stages.corpus.tokens}", sequence: 64}
-    model: {family: llama, layers: 2, hidden: 64, heads: 4, kv_heads: 2}
-    steps: 150
-    batch: {global: 16, micro: 2}
-    optimizer: {lr: 2e-3, weight_decay: 0.1, clip: 1.0}
-    schedule: {warmup: 10}
-    validation: {every: 40, sequences: 32}
-    checkpoint: {every: 7, keep: 2}
-)";
-
-fs::path only_run_in(const fs::path& runs) {
-  fs::path run;
-  for (const auto& entry : fs::directory_iterator(runs)) {
-    if (entry.path().filename().string().starts_with("killed-")) run = entry.path();
-  }
-  return run;
-}
 
 TEST_CASE("a training killed at any instant ends with the losses and weights of one that was not") {
   const int kills = test::from_environment("BRAISE_KILLS", 4);
@@ -54,23 +27,16 @@ TEST_CASE("a training killed at any instant ends with the losses and weights of 
   WARN("kills: " << kills << ", seed: " << seed);
   std::mt19937 random(seed);
   const test::TemporaryFolder folder;
-  const fs::path recipe = folder.path() / "killed.yaml";
-  io::write_file_durably(recipe, kRecipe);
+  const fs::path recipe = test::write_training_recipe(folder.path());
   const auto command = [&](const fs::path& runs, int workers) {
-    return std::vector<std::string>{test::program("braise"),
-                                    "run",
-                                    recipe,
-                                    "--runs",
-                                    runs,
-                                    "--set",
-                                    "resources.workers_per_node=" + std::to_string(workers)};
+    return test::training_command(recipe, runs, {"resources.workers_per_node=" + std::to_string(workers)});
   };
   const auto started = Clock::now();
   const test::Finished straight = test::run_program(command(folder.path() / "straight", 2));
   const std::chrono::duration<double> straight_s = Clock::now() - started;
   INFO(straight.err);
   REQUIRE(straight.status == 0);
-  const fs::path expected = only_run_in(folder.path() / "straight");
+  const fs::path expected = test::training_run_in(folder.path() / "straight");
 
   const char* const kTargets[] = {"braise-worker", "braise", "mpirun"};
   for (int i = 0; i < kills; ++i) {
@@ -86,7 +52,7 @@ TEST_CASE("a training killed at any instant ends with the losses and weights of 
                  << " s; output:\n"
                  << io::read_file(output));
     CHECK(test::all_gone(runs));
-    const fs::path run = fs::exists(runs) ? only_run_in(runs) : fs::path();
+    const fs::path run = test::training_run_in(runs);
     if (run.empty()) continue;  // killed before there was a run
     const test::Finished resumed = test::run_program({test::program("braise"), "resume", run, "--runs", runs});
     INFO(resumed.out << resumed.err);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -33,6 +34,7 @@ class FakeContext final : public stages::StageContext {
   void operation(std::string_view what) override { operations_.emplace_back(what); }
   stages::Request poll_request() override { return on_poll_ ? on_poll_() : request_; }
   void metric(nlohmann::json values) override { metrics_.push_back(std::move(values)); }
+  void sync_metrics() override { synced_metrics_ = metrics_.size(); }
   void log(std::string_view message) override { log_ += std::string(message) + "\n"; }
 
   stages::JobSpec job_;
@@ -45,6 +47,7 @@ class FakeContext final : public stages::StageContext {
   std::function<stages::Request()> on_poll_;  ///< in its place
   std::vector<std::string> operations_;
   std::vector<nlohmann::json> metrics_;
+  std::atomic<std::size_t> synced_metrics_ = 0;
   std::string log_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,6 +33,13 @@ fs::path TemporaryFolder::write(const std::string& name, const std::string& text
   fs::create_directories(path.parent_path());
   io::write_file_durably(path, text);
   return path;
+}
+
+SmallDisk::SmallDisk(const std::string& bytes)
+    : mounted_(::mount("none", folder_.path().c_str(), "tmpfs", 0, ("size=" + bytes).c_str()) == 0) {}
+
+SmallDisk::~SmallDisk() {
+  if (mounted_) ::umount2(folder_.path().c_str(), MNT_DETACH);
 }
 
 Finished run_program(const std::vector<std::string>& arguments,

@@ -24,6 +24,22 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+/// A disk of a few MiB ("16m"), where this user may mount one.
+class SmallDisk {
+ public:
+  explicit SmallDisk(const std::string& bytes);
+  ~SmallDisk();
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+
+  bool mounted() const { return mounted_; }
+  const std::filesystem::path& path() const { return folder_.path(); }
+
+ private:
+  TemporaryFolder folder_;
+  bool mounted_ = false;
+};
+
 /// What a finished program left.
 struct Finished {
   int status = 0;  ///< exit status, or 128 + signal

@@ -229,6 +229,7 @@ struct Saver::State {
     std::vector<PartRecord> parts = all_parts(work, std::move(part));
     io::sync_directory(parent);
     io::sync_directory(settings.attempt_dir);
+    if (settings.before_manifest) settings.before_manifest();
     Manifest head;
     head.step = work.step;
     head.attempt = token;

@@ -38,6 +38,9 @@ struct SaverSettings {
   double part_timeout_s = 600;  ///< how long rank 0 waits for the other ranks' parts after its own
   /// Told what happens in the background (a snapshot without room, waiting for a rank): one sentence, any thread.
   std::function<void(std::string_view)> log;
+  /// Called by rank 0's thread in the background before the manifest is written: what must be on the disk before a
+  /// checkpoint counts. What it throws makes the save fail.
+  std::function<void()> before_manifest = {};
 };
 
 /// A checkpoint could not be written. Thrown on every rank alike; the caller may go on training: checkpoints that stood

@@ -23,7 +23,11 @@ JsonLinesWriter::JsonLinesWriter(std::filesystem::path path) : path_(std::move(p
 
 void JsonLinesWriter::append(const nlohmann::json& object, bool durable) {
   write_all(file_.get(), object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n", path_);
-  if (durable && ::fdatasync(file_.get()) != 0) core::fail_errno("cannot sync " + path_.string());
+  if (durable) sync();
+}
+
+void JsonLinesWriter::sync() {
+  if (::fdatasync(file_.get()) != 0) core::fail_errno("cannot sync " + path_.string());
 }
 
 JsonLines read_json_lines(const std::filesystem::path& path) {

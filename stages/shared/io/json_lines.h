@@ -21,6 +21,9 @@ class JsonLinesWriter {
   /// Errors: core::Error naming the file (a full disk, say).
   void append(const nlohmann::json& object, bool durable);
 
+  /// Returns when all lines so far are on the disk. May be called from another thread than append. Errors: as append's.
+  void sync();
+
   const std::filesystem::path& path() const { return path_; }
 
  private:

@@ -154,6 +154,8 @@ TEST_CASE("metrics of all attempts together tell every step once") {
   // Ends after step 5; what it saved then is lost, so that step 5 comes again.
   const Trained first = trial.run("1-first", config, {.stop_after = 5});
   write(first);
+  REQUIRE(first.synced_lines > 0);
+  CHECK(first.lines.at(first.synced_lines - 1).value("step", 0) == 5);  // before the checkpoint of step 5 counted
   fs::remove_all(first.attempt / "checkpoints" / "step-00000005");
   const Trained second = trial.run("2-second", config, {.ranks = 2, .earlier = {"1-first"}});
   write(second);

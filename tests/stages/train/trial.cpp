@@ -105,6 +105,7 @@ Trained Trial::run(const std::string& attempt, const nlohmann::json& config, con
     if (comm.rank() != 0) return;
     trained.ending = ending;
     trained.lines = context.metrics_;
+    trained.synced_lines = context.synced_metrics_;
     trained.log = context.log_;
     trained.outputs = outputs;
   };

@@ -20,6 +20,7 @@ struct Trained {
   std::string error;                  ///< what it threw; then all else is empty
   std::vector<std::string> losses;    ///< of each step told of, to the bit
   std::vector<nlohmann::json> lines;  ///< of metrics
+  std::size_t synced_lines = 0;       ///< of them, on the disk before the last checkpoint
   std::string log;                    ///< of rank 0
   std::filesystem::path attempt;
   stages::Outputs outputs;
@@ -42,7 +43,7 @@ class Trial {
     int ranks = 1;
     int threads = 1;
     std::vector<std::string> earlier = {};  ///< names of attempts, latest first
-    std::int64_t stop_after = -1;      ///< asks to stop once so many steps are done
+    std::int64_t stop_after = -1;           ///< asks to stop once so many steps are done
     std::uint64_t device_memory = 0;
     std::uint64_t host_memory = std::uint64_t{1} << 30;
   };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stages/shared/checkpoint/saver.h"
 
+#include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -251,6 +252,28 @@ TEST_CASE("all ranks learn that one failed, and the next save is whole") {
   CHECK_FALSE(fs::exists(folder.path() / "checkpoints/step-00000002"));
 }
 
+TEST_CASE("what must be on the disk before a checkpoint counts comes before its manifest, or it does not count") {
+  const test::TemporaryFolder folder;
+  const Sample state = small_sample(3);
+  const auto comm = comm::single();
+  Host host;
+  std::set<std::string> seen;
+  bool fails = false;
+  const auto before = [&] {
+    seen = names_in(folder.path() / "checkpoints/step-00000001");
+    if (fails) throw core::Error("metrics.jsonl cannot be synced");
+  };
+  Saver saver(*comm, *host.stream, host.arena,
+              {.attempt_dir = folder.path(), .retention = {}, .log = {}, .before_manifest = before});
+  saver.save(1, pieces_of(state, 0, 1), sample_metadata(1));
+  saver.wait();
+  CHECK(seen == std::set<std::string>{"part.00000.h5"});
+  fails = true;
+  saver.save(2, pieces_of(state, 0, 1), sample_metadata(2));
+  CHECK_THROWS_WITH(saver.wait(), Contains("metrics.jsonl cannot be synced"));
+  CHECK(names_in(folder.path() / "checkpoints") == std::set<std::string>{"step-00000001"});
+}
+
 TEST_CASE("rank 0 does not wait for a part that never comes") {
   const test::TemporaryFolder folder;
   const Sample state = small_sample(3);
@@ -295,25 +318,8 @@ TEST_CASE("a saver that goes leaves no checkpoint half written") {
   }
 }
 
-/// A disk of a few MiB.
-class SmallDisk {
- public:
-  explicit SmallDisk(const std::string& bytes) {
-    mounted_ = ::mount("none", folder_.path().c_str(), "tmpfs", 0, ("size=" + bytes).c_str()) == 0;
-  }
-  ~SmallDisk() {
-    if (mounted_) ::umount2(folder_.path().c_str(), MNT_DETACH);
-  }
-  bool mounted() const { return mounted_; }
-  const fs::path& path() const { return folder_.path(); }
-
- private:
-  test::TemporaryFolder folder_;
-  bool mounted_ = false;
-};
-
 TEST_CASE("a full disk costs no checkpoint that stood") {
-  const SmallDisk disk("16m");
+  const test::SmallDisk disk("16m");
   if (!disk.mounted()) {
     WARN("skipped: this user may not mount a small disk");
     return;
@@ -361,7 +367,7 @@ TEST_CASE("a full disk costs no checkpoint that stood") {
 }
 
 TEST_CASE("a disk that fills up while a checkpoint is being written") {
-  const SmallDisk disk("16m");
+  const test::SmallDisk disk("16m");
   if (!disk.mounted()) {
     WARN("skipped: this user may not mount a small disk");
     return;
@@ -423,7 +429,7 @@ TEST_CASE("a folder that is gone or may not be written is named") {
   save(4);
   CHECK(fault_of(attempt / "checkpoints/step-00000004") == "");
 
-  const SmallDisk disk("1m");
+  const test::SmallDisk disk("1m");
   if (!disk.mounted()) {
     WARN("skipped: this user may not mount a small disk");
     return;

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace braise::test {
+
+/// Writes the recipe `training.yaml`: dict-devil tokenized, and a small Llama trained on it for 150 steps, with a
+/// checkpoint every 7.
+std::filesystem::path write_training_recipe(const std::filesystem::path& folder);
+
+/// `braise run` of it into `runs`, with these values set.
+std::vector<std::string> training_command(const std::filesystem::path& recipe, const std::filesystem::path& runs,
+                                          const std::vector<std::string>& set = {});
+
+/// The one run of it there is in `runs`; empty where there is none.
+std::filesystem::path training_run_in(const std::filesystem::path& runs);
+
+}  // namespace braise::test
