@@ -9,6 +9,7 @@
 
 #include "kernels/comm/workspace.h"
 #include "stages/shared/model/memory.h"
+#include "stages/shared/model/part.h"
 #include "stages/shared/model/units.h"
 #include "stages/train/limits.h"
 #include "stages/train/parameter_rules.h"
@@ -35,8 +36,9 @@ class Rehearsal {
       : settings_(settings),
         lanes_(lanes),
         specs_(model::parameter_specs(config)),
-        units_(model::make_units(config, specs_)),
-        owners_(units_, specs_, settings.zero == 0 ? 1 : ranks),
+        part_(model::part_of(config, 0, 1, 0, 1)),
+        units_(model::make_units(config, part_, model::part_specs(config, part_))),
+        owners_(units_, model::part_specs(config, part_), settings.zero == 0 ? 1 : ranks),
         rank_(settings.zero == 0 ? 0 : rank),
         ranks_(ranks),
         gathers_(settings.zero == 3),
@@ -237,6 +239,7 @@ class Rehearsal {
   const Settings& settings_;
   const Lanes& lanes_;
   const std::vector<model::ParameterSpec> specs_;
+  const model::Part part_;  // all of it
   const model::Units units_;
   const Shards owners_;
   const int rank_;

@@ -47,7 +47,7 @@ std::vector<std::string> wrong_peaks(const Trial& trial, const Layout& layout) {
     const auto stream = core::make_stream(device);
     telemetry::Profile profile{telemetry::PhaseTimer(), {trial.folder(), comm.rank(), {}, telemetry::Clock::now()}};
     Grid grid(comm, 1, 1);
-    const Trainer::Around around{*stream,       host, comm, profile, [](std::string_view) {}, [](std::string_view) {},
+    const Trainer::Around around{*stream,       host, grid, profile, [](std::string_view) {}, [](std::string_view) {},
                                  trial.folder()};
     Trainer trainer(around, model, settings, lanes, 1);
     trainer.initialise();
