@@ -11,6 +11,7 @@
 
 #include "kernels/comm/operation.h"
 #include "kernels/comm/transport.h"
+#include "kernels/comm/workspace.h"
 #include "kernels/core/device.h"
 #include "kernels/core/error.h"
 #include "kernels/core/parallel.h"
@@ -24,20 +25,12 @@ enum Kind : std::uint64_t { kAllReduce, kReduceScatter, kAllGather, kBroadcast, 
 // Tags of one operation's messages; between two ranks those in one direction are told apart by their phase.
 enum Phase : int { kNotes, kParts, kResults, kPointNote, kPointParts, kPhases = 8 };
 
-constexpr std::int64_t kSlotBytes = std::int64_t{1} << 20;  // of another rank's part: stays in cache until it is summed
-constexpr std::int64_t kLeastSlotBytes = 16 << 10;          // with many ranks
-constexpr std::int64_t kMostSlots = std::int64_t{64} << 20;  // bytes of all
 constexpr std::int64_t kMessageBytes = std::int64_t{4} << 20;
 constexpr std::int64_t kLine = 16;  // elements; cuts of an all-reduce are at multiples of it
 
 // Between looks at messages while the calling thread computes, or has waited for long.
 constexpr std::chrono::microseconds kPause{50};
 constexpr int kLooks = 200;
-
-std::int64_t slot_bytes(int ranks) {
-  const std::int64_t share = kMostSlots / (2 * std::max(1, ranks - 1)) / 4096 * 4096;
-  return std::clamp(share, kLeastSlotBytes, kSlotBytes);
-}
 
 std::int64_t element_bytes(core::Dtype dtype) {
   return core::bits(dtype) / 8;
@@ -203,7 +196,7 @@ class Collectives::Engine {
     if (!workspace_.block) {
       const std::string owner = axis_ + " sums";
       workspace_.slots = arena_.allocate(2 * (size_ - 1) * slot_bytes(size_), core::Category::kCommunication, owner);
-      workspace_.block = arena_.allocate(SumOperation::kBlock * 4, core::Category::kCommunication, owner);
+      workspace_.block = arena_.allocate(kSumBlock * 4, core::Category::kCommunication, owner);
     }
     return workspace_;
   }
@@ -363,10 +356,6 @@ int Collectives::size() const {
 }
 Traffic Collectives::traffic() const {
   return engine_->traffic();
-}
-
-std::int64_t Collectives::workspace_bytes(int ranks) {
-  return 2 * (ranks - 1) * slot_bytes(ranks) + SumOperation::kBlock * 4;
 }
 
 namespace {

@@ -117,8 +117,6 @@ class Collectives {
   /// What has been sent and received by operations that are done.
   Traffic traffic() const;
 
-  static std::int64_t workspace_bytes(int ranks);
-
  private:
   class Engine;
   std::unique_ptr<Engine> engine_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/comm/operation.h"
 
+#include "kernels/comm/workspace.h"
 #include "kernels/core/add.h"
 #include "kernels/core/copy.h"
 #include "kernels/core/error.h"
@@ -164,8 +165,8 @@ void SumOperation::sum_round() {
   const std::int64_t begin = summed_ * work_.round;
   const std::int64_t end = std::min(begin + work_.round, work_.mine.elements());
   std::vector<core::TensorView> terms(static_cast<std::size_t>(work_.ranks));
-  for (std::int64_t first = begin; first < end; first += kBlock) {
-    const std::int64_t count = std::min(kBlock, end - first);
+  for (std::int64_t first = begin; first < end; first += kSumBlock) {
+    const std::int64_t count = std::min(kSumBlock, end - first);
     for (int r = 0; r < work_.ranks; ++r) {
       core::TensorView& term = terms[static_cast<std::size_t>(r)];
       if (r == rank_) {

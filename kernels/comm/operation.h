@@ -207,8 +207,6 @@ struct Workspace {
 /// This rank's part of a sum over ranks, and, of an all-reduce, everybody's results.
 class SumOperation final : public Operation {
  public:
-  static constexpr std::int64_t kBlock = 16384;  ///< elements summed at a time: a rank's fit in L1, all ranks' in L2
-
   struct Work {
     Joined mine;    ///< this rank's terms, from the range's begin
     Joined result;  ///< as many elements

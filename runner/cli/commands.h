@@ -19,7 +19,7 @@ namespace braise::cli {
 int validate(const RecipeArguments& arguments, bool json);
 
 enum class PlanFormat { table, json, dot };
-int plan(const RecipeArguments& arguments, const std::filesystem::path& runs, PlanFormat format, bool fresh);
+int plan(const RecipeArguments& arguments, const std::filesystem::path& runs, PlanFormat format, bool fresh, bool fit);
 
 struct RunArguments {
   bool fresh = false;

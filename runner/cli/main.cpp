@@ -25,7 +25,7 @@ struct Arguments {
   std::string group;
   std::string target, other_target, to, dtype;
   bool verify = false;
-  bool json = false, dot = false, fresh = false, now = false, dry_run = false, reference = false;
+  bool json = false, dot = false, fresh = false, fit = false, now = false, dry_run = false, reference = false;
 };
 
 void add_recipe(CLI::App& command, Arguments& a) {
@@ -82,11 +82,12 @@ void add_commands(CLI::App& app, Arguments& a, int& result) {
   add_runs(*plan, a);
   add_json(*plan, a);
   plan->add_flag("--dot", a.dot, "Prints the graph of the jobs for Graphviz")->excludes("--json");
+  plan->add_flag("--fit", a.fit, "Tells the cheapest layout of each training that fits its memory")->excludes("--dot");
   plan->add_flag("--fresh", a.fresh, "Plans as if nothing had been run before");
   add_example(*plan, "braise plan recipes/quickstart.yaml --set resources.workers_per_node=4");
   plan->callback([&] {
     const auto format = a.json ? cli::PlanFormat::json : a.dot ? cli::PlanFormat::dot : cli::PlanFormat::table;
-    result = cli::plan(a.recipe, a.runs, format, a.fresh);
+    result = cli::plan(a.recipe, a.runs, format, a.fresh, a.fit);
   });
 
   auto* run = app.add_subcommand("run", "Runs a recipe on this machine; prints the run's folder as its last line");

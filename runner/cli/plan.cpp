@@ -3,6 +3,7 @@
 
 #include "runner/cli/commands.h"
 #include "runner/report/decisions.h"
+#include "runner/report/fit_text.h"
 #include "runner/report/plan_text.h"
 
 namespace braise::cli {
@@ -34,7 +35,7 @@ int validate(const RecipeArguments& arguments, bool json) {
   return kSuccess;
 }
 
-int plan(const RecipeArguments& arguments, const std::filesystem::path& runs, PlanFormat format, bool fresh) {
+int plan(const RecipeArguments& arguments, const std::filesystem::path& runs, PlanFormat format, bool fresh, bool fit) {
   const Planned planned = plan_recipe(arguments, format == PlanFormat::json);
   const plan::Plan& plan = planned.made.plan;
   if (format == PlanFormat::dot) {
@@ -42,6 +43,10 @@ int plan(const RecipeArguments& arguments, const std::filesystem::path& runs, Pl
     return kSuccess;
   }
   const std::vector<report::Decision> decisions = report::decide(plan, runs, fresh);
+  if (fit && format == PlanFormat::table) {
+    print(report::fit_text(plan));
+    return kSuccess;
+  }
   if (format == PlanFormat::table) {
     print(report::plan_table(plan, decisions));
     return kSuccess;
@@ -49,6 +54,12 @@ int plan(const RecipeArguments& arguments, const std::filesystem::path& runs, Pl
   nlohmann::json json = plan.to_json();
   for (std::size_t i = 0; i < decisions.size(); ++i) {
     json["jobs"][i]["decision"] = {{"runs", decisions[i].runs}, {"why", decisions[i].why}};
+  }
+  if (fit) {
+    const std::vector<std::optional<stages::Fit>> fits = report::fits(plan);
+    for (std::size_t i = 0; i < fits.size(); ++i) {
+      if (fits[i]) json["jobs"][i]["fit"] = report::to_json(*fits[i]);
+    }
   }
   print(json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
   return kSuccess;

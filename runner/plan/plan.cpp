@@ -21,6 +21,9 @@ nlohmann::json to_json(const Job& job) {
           {"parameters", job.parameters},
           {"estimate",
            {{"memory_bytes_per_rank", job.estimate.memory_bytes_per_rank},
+            {"host_bytes_per_rank", job.estimate.host_bytes_per_rank},
+            {"disk_bytes_per_rank", job.estimate.disk_bytes_per_rank},
+            {"sent_bytes_per_step", job.estimate.sent_bytes_per_step},
             {"steps", job.estimate.steps},
             {"step_unit", job.estimate.step_unit}}},
           {"outputs", job.outputs}};
@@ -38,6 +41,9 @@ Job job_from_json(const nlohmann::json& json) {
   job.parameters = json.at("parameters");
   const nlohmann::json& estimate = json.at("estimate");
   job.estimate.memory_bytes_per_rank = estimate.at("memory_bytes_per_rank");
+  job.estimate.host_bytes_per_rank = estimate.at("host_bytes_per_rank");
+  job.estimate.disk_bytes_per_rank = estimate.at("disk_bytes_per_rank");
+  job.estimate.sent_bytes_per_step = estimate.at("sent_bytes_per_step");
   job.estimate.steps = estimate.at("steps");
   job.estimate.step_unit = estimate.at("step_unit");
   job.outputs = json.at("outputs");

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,9 +31,28 @@ struct OutputDeclaration {
 
 /// What a kind can tell beforehand.
 struct Estimate {
-  std::map<std::string, std::uint64_t> memory_bytes_per_rank;  ///< by ledger category: "workspace"
-  std::uint64_t steps = 0;                                     ///< 0: not known
-  std::string step_unit;                                       ///< what one step is: "shard"
+  /// By ledger category ("workspace"), of the rank that needs the most: of the device's memory, of the host's besides,
+  /// and of disks.
+  std::map<std::string, std::uint64_t> memory_bytes_per_rank;
+  std::map<std::string, std::uint64_t> host_bytes_per_rank;
+  std::uint64_t disk_bytes_per_rank = 0;
+  /// What a rank sends the others, by the axis of parallelism ("data").
+  std::map<std::string, std::uint64_t> sent_bytes_per_step;
+  std::uint64_t steps = 0;  ///< 0: not known
+  std::string step_unit;    ///< what one step is: "shard"
+};
+
+/// How a job would fit its resources.
+struct Fit {
+  struct Change {
+    std::string key;                ///< of the stage: "parallel.zero"
+    std::string value;              ///< as a recipe has it
+    std::string why;                ///< what it does
+    std::uint64_t saved_bytes = 0;  ///< of the device's memory, beside the other changes
+  };
+  bool fits = false;  ///< false: nothing does, and this is what needs the least of the device's memory
+  std::uint64_t device_bytes = 0, host_bytes = 0, disk_bytes = 0;  ///< of a rank
+  std::vector<Change> changes;                                     ///< none: it fits as it stands
 };
 
 /// What a kind's rules may look at.
@@ -58,6 +78,8 @@ struct StageDescriptor {
   std::vector<InputPattern> (*inputs)(const nlohmann::json& config);
   /// `inputs` are the files found for the patterns; empty where they come from another stage and do not exist yet.
   Estimate (*estimate)(const nlohmann::json& config, const Resources& resources, const std::vector<InputFile>& inputs);
+  /// The cheapest way to fit the resources; null for kinds that have no choice. Nothing where that cannot be told yet.
+  std::optional<Fit> (*fit)(const nlohmann::json& config, const Resources& resources) = nullptr;
 };
 
 }  // namespace braise::stages

@@ -4,9 +4,10 @@
 
 #include "stages/api/descriptor.h"
 #include "stages/api/input_path.h"
-#include "stages/shared/model/memory.h"
 #include "stages/shared/model/part.h"
 #include "stages/shared/model/recipe.h"
+#include "stages/train/fit.h"
+#include "stages/train/memory.h"
 #include "stages/train/parameter_rules.h"
 #include "stages/train/settings.h"
 
@@ -15,15 +16,8 @@ namespace {
 
 using nlohmann::json;
 
-// Of the tokenizer `bytes` with its end of document. What a corpus that is still to be made will have is not known.
-constexpr std::int64_t kUsualVocabulary = 257;
-
 // Token batches, buffers of files, HDF5's own.
 constexpr std::uint64_t kBufferBytes = std::uint64_t{32} << 20;
-
-std::optional<model::Config> model_of(const json& config, std::vector<model::RecipeProblem>& problems) {
-  return model::from_recipe(config.at("model"), kUsualVocabulary, config.at("data").at("sequence"), problems);
-}
 
 bool is_given(const json& value) {
   return !value.empty() && value != json("");
@@ -89,7 +83,7 @@ void check_model(const stages::RuleContext& context) {
     return;
   }
   std::vector<model::RecipeProblem> problems;
-  const std::optional<model::Config> config = model_of(context.config, problems);
+  const std::optional<model::Config> config = known_model(context.config, problems);
   for (const model::RecipeProblem& problem : problems) {
     context.fault(problem.key.empty() ? "/model" : "/model/" + problem.key, problem.problem, problem.remedy);
   }
@@ -135,8 +129,7 @@ bool check_parallel(const stages::RuleContext& context, const Settings& settings
                   "take zero: 1, or reduction: step");
   }
   std::vector<model::RecipeProblem> problems;
-  const std::optional<model::Config> config =
-      is_given(context.config.at("model").at("from")) ? std::nullopt : model_of(context.config, problems);
+  const std::optional<model::Config> config = known_model(context.config, problems);
   if (!config) return true;
   for (const model::SplitProblem& problem : model::split_problems(*config, settings.tensor, settings.pipeline)) {
     context.fault("/parallel/" + problem.axis, problem.problem, problem.remedy);
@@ -164,6 +157,39 @@ void check_offload(const stages::RuleContext& context, const Settings& settings)
   }
 }
 
+/// What would help, as a remedy.
+std::string fit_text(const std::optional<stages::Fit>& fit) {
+  if (!fit || !fit->fits) return "give more device memory or more workers: no layout of this training fits";
+  std::string text = "this would fit:";
+  for (const stages::Fit::Change& change : fit->changes) text += " " + change.key + ": " + change.value + ",";
+  text.pop_back();
+  return text;
+}
+
+/// What is certain not to fit is refused before it begins: what a rank keeps all the time, and its gradients.
+void check_budget(const stages::RuleContext& context, const Settings& settings, const Lanes& lanes) {
+  const std::uint64_t budget = context.resources.device_memory_bytes;
+  std::vector<model::RecipeProblem> problems;
+  const std::optional<model::Config> described = known_model(context.config, problems);
+  if (budget == 0 || !described) return;
+  const RankMemory memory =
+      most_memory(*described, settings, lanes, context.resources.ranks(), context.resources.threads);
+  std::int64_t bytes = 0;
+  std::string parts;
+  for (const core::Category category :
+       {core::Category::kParameters, core::Category::kGradients, core::Category::kMaster, core::Category::kOptimizer}) {
+    const std::int64_t part = memory.device[static_cast<std::size_t>(category)];
+    bytes += part;
+    if (part > 0)
+      parts += (parts.empty() ? "" : ", ") + std::string(core::name(category)) + " " + core::bytes_text(part);
+  }
+  if (static_cast<std::uint64_t>(bytes) <= budget) return;
+  context.fault("",
+                "needs more of each worker's device memory than resources.device_memory, " +
+                    core::bytes_text(static_cast<std::int64_t>(budget)) + ": " + parts,
+                fit_text(fit(context.config, context.resources)));
+}
+
 void check(const stages::RuleContext& context) {
   check_length(context);
   check_data(context);
@@ -171,11 +197,15 @@ void check(const stages::RuleContext& context) {
   const Settings settings(context.config);
   std::string key, problem, remedy;
   const int parts = settings.tensor * settings.pipeline;
-  if (check_parallel(context, settings) &&
-      !deal(settings.global, settings.micro, settings.lanes, context.resources.ranks() / parts, key, problem, remedy)) {
-    context.fault(key, problem, remedy);
+  std::optional<Lanes> lanes;
+  if (check_parallel(context, settings)) {
+    lanes =
+        deal(settings.global, settings.micro, settings.lanes, context.resources.ranks() / parts, key, problem, remedy);
+    if (!lanes) context.fault(key, problem, remedy);
   }
   check_offload(context, settings);
+  // What shares of a model need is known only about.
+  if (lanes && parts == 1) check_budget(context, settings, *lanes);
   const OptimizerSettings& optimizer = settings.optimizer;
   if (optimizer.nesterov && (optimizer.algorithm != Algorithm::kSgd || optimizer.momentum == 0)) {
     context.fault("/optimizer/nesterov", "is true", "goes with `kind: sgd` and a momentum only");
@@ -227,27 +257,26 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   result.steps = static_cast<std::uint64_t>(settings.total_steps());
   std::vector<model::RecipeProblem> problems;
   std::string key, problem, remedy;
+  const int data_ranks = std::max(1, resources.ranks() / (settings.tensor * settings.pipeline));
   const std::optional<Lanes> lanes =
-      deal(settings.global, settings.micro, settings.lanes,
-           std::max(1, resources.ranks() / (settings.tensor * settings.pipeline)), key, problem, remedy);
-  const std::optional<model::Config> described = model_of(config, problems);
+      deal(settings.global, settings.micro, settings.lanes, data_ranks, key, problem, remedy);
+  const std::optional<model::Config> described = known_model(config, problems);
   if (!lanes || !described) return result;  // a model that is taken from elsewhere is not known yet
-  const model::Config share = share_of(*described, settings);
-  const model::DecoderMemory memory = model::training_memory(share, settings.compute, settings.checkpointing(),
-                                                             settings.micro, settings.sequence, resources.threads);
-  std::int64_t waiting = 0;
-  for (std::int64_t width = 1; width < lanes->lanes_per_rank; width *= 2) ++waiting;
-  const std::int64_t sums = waiting * (memory.gradients / 4) * (core::bits(settings.gradients) / 8);
-  const std::int64_t parameters = share.parameter_count();
-  const std::int64_t moments = settings.optimizer.state_tensors();
-  const auto bytes = [](std::int64_t value) { return static_cast<std::uint64_t>(value); };
-  result.memory_bytes_per_rank["parameters"] = bytes(memory.parameters);
-  result.memory_bytes_per_rank["gradients"] = bytes(memory.gradients + sums);
-  if (settings.compute != core::Dtype::kFloat32) result.memory_bytes_per_rank["master"] = bytes(4 * parameters);
-  if (moments > 0) result.memory_bytes_per_rank["optimizer"] = bytes(4 * moments * parameters);
-  const std::int64_t kept = std::min<std::int64_t>(settings.pipeline, lanes->lanes_per_rank * lanes->micro_batches);
-  result.memory_bytes_per_rank["activations"] = bytes(kept * memory.activations);
-  result.memory_bytes_per_rank["workspace"] = bytes(memory.workspace) + kBufferBytes;
+  RankMemory memory = most_memory(share_of(*described, settings), settings, *lanes, data_ranks, resources.threads);
+  // A stage has begun with as many micro-batches as there are stages after it.
+  const std::int64_t begun = std::min<std::int64_t>(settings.pipeline, lanes->lanes_per_rank * lanes->micro_batches);
+  memory.at(core::Space::kDevice, core::Category::kActivations) *= begun;
+  const auto tell = [](const RankMemory::Peaks& peaks, std::map<std::string, std::uint64_t>& to) {
+    for (int i = 0; i < core::kCategories; ++i) {
+      const std::int64_t bytes = peaks[static_cast<std::size_t>(i)];
+      if (bytes > 0) to[std::string(core::name(static_cast<core::Category>(i)))] = static_cast<std::uint64_t>(bytes);
+    }
+  };
+  tell(memory.device, result.memory_bytes_per_rank);
+  tell(memory.host, result.host_bytes_per_rank);
+  result.host_bytes_per_rank["workspace"] += kBufferBytes;
+  result.disk_bytes_per_rank = static_cast<std::uint64_t>(memory.disk);
+  if (data_ranks > 1) result.sent_bytes_per_step["data"] = static_cast<std::uint64_t>(memory.sent_per_step);
   return result;
 }
 
@@ -268,6 +297,7 @@ const stages::StageDescriptor& descriptor() {
       .check = check,
       .inputs = inputs,
       .estimate = estimate,
+      .fit = fit,
   };
   return descriptor;
 }

@@ -11,13 +11,11 @@
 #include "kernels/core/tensor.h"
 #include "stages/shared/model/decoder.h"
 #include "stages/shared/model/pipeline.h"
+#include "stages/train/limits.h"
 #include "stages/train/settings.h"
 #include "stages/train/shards.h"
 
 namespace braise::train {
-
-/// Units whose gradients are on their way to other ranks at once, at most.
-inline constexpr std::size_t kUnitsOnTheWay = 2;
 
 /// The gradients of a step, summed in the one order that does not depend on how it is spread.
 ///

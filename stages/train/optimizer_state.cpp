@@ -124,8 +124,8 @@ void OptimizerState::open(const Where& where) {
   }
   if (regions.empty()) return;
   store_ = offload::nvme_store(where.folder, host_, regions, where.log);
-  loop_ = std::make_unique<offload::ChunkLoop>(*store_, stream_.arena(), std::move(items), elements_, kChunkElements,
-                                               kChunksInMemory, "optimizer");
+  loop_ = std::make_unique<offload::ChunkLoop>(*store_, stream_.arena(), std::move(items), elements_,
+                                               chunk_elements(elements_), kChunksInMemory, "optimizer");
 }
 
 /// Calls `work` for every part of the trained segments, in order; what it writes to arrays stays.

@@ -19,6 +19,7 @@
 #include "stages/shared/model/decoder.h"
 #include "stages/shared/offload/chunk_loop.h"
 #include "stages/train/gradients.h"
+#include "stages/train/limits.h"
 #include "stages/train/parameter_rules.h"
 #include "stages/train/settings.h"
 #include "stages/train/shards.h"
@@ -29,10 +30,6 @@ class Checkpoint;
 }
 
 namespace braise::train {
-
-/// Elements of the state on a disk that are worked on at once, and how many such chunks are in memory.
-inline constexpr std::int64_t kChunkElements = std::int64_t{128} * offload::kBlockElements;
-inline constexpr int kChunksInMemory = 4;
 
 /// The weights as the optimizer updates them, and its state: of the parameters that a rank owns and that are not
 /// frozen, each as one long array, on the device, in the host's memory or on a disk.

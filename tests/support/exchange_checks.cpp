@@ -10,6 +10,7 @@
 
 #include "kernels/comm/collectives.h"
 #include "kernels/comm/groups.h"
+#include "kernels/comm/workspace.h"
 #include "kernels/core/error.h"
 #include "kernels/core/half.h"
 
@@ -330,7 +331,7 @@ void exchange_checks(comm::Communicator& comm) {
     }
     several_at_once(collectives, arena);
     const std::int64_t held = ledger.peak_bytes(core::Space::kDevice, Category::kCommunication);
-    expect(held <= Collectives::workspace_bytes(comm.size()) + 4096, "workspace within its bound", held);
+    expect(held <= comm::workspace_bytes(comm.size()) + 4096, "workspace within its bound", held);
   }
   counted(comm, arena);
   groups(comm, arena);

@@ -111,12 +111,16 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
   // A processor with tiles for bf16 reads the operands of weights' gradients where they lie.
   const bool in_place = compute == core::Dtype::kBfloat16;
   const std::int64_t operand = operand_bytes(compute);
-  std::int64_t packs = packed_bytes(compute, c, config.vocabulary);
+  // Copies packed for the products of a block's forward and backward pass, and of the head.
+  const std::int64_t head_packs = packed_bytes(compute, c, config.vocabulary);
+  std::int64_t forward_packs = 0, backward_packs = 0;
   for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, up}, {f, c}}) {
-    packs += config.layers * (packed_bytes(compute, depth, columns) + packed_bytes(compute, columns, depth));
+    forward_packs += packed_bytes(compute, depth, columns);
+    backward_packs += packed_bytes(compute, columns, depth);
   }
-  if (config.rope) packs += length * config.rope->rotary * kFloatBytes;
-  if (config.local_rope) packs += length * config.local_rope->rotary * kFloatBytes;
+  std::int64_t tables = 0;
+  if (config.rope) tables += length * config.rope->rotary * kFloatBytes;
+  if (config.local_rope) tables += length * config.local_rope->rotary * kFloatBytes;
 
   // Of each thread that multiplies: the sums of some tiles, and rows that do not lie as they are read.
   const auto tiles = [&](std::int64_t depth) {
@@ -143,7 +147,13 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
   const std::int64_t attention_backward =
       threads * (keys * (3 * d * operand + 2 * columns * kFloatBytes) + queries * (2 * (d + columns) * operand + 12) +
                  kTileRows * kTileColumns * (2 * kFloatBytes + 3 * operand) + 2 * kTileRows * d * kFloatBytes);
-  memory.workspace = packs + std::max({loss, weight_gradients, attention, attention_backward});
+  const std::int64_t backward = std::max(weight_gradients, attention_backward);
+  memory.workspace =
+      tables + head_packs + config.layers * (forward_packs + backward_packs) + std::max({loss, attention, backward});
+  const bool recomputes = checkpointing.kind == Checkpointing::Kind::kEveryBlock;
+  memory.gathered_workspace =
+      tables + std::max({head_packs + loss, forward_packs + attention,
+                         backward_packs + (recomputes ? forward_packs : 0) + std::max(backward, attention)});
   return memory;
 }
 

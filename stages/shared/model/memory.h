@@ -16,6 +16,7 @@ struct DecoderMemory {
   std::int64_t gradients = 0;    ///< one accumulator of each
   std::int64_t activations = 0;  ///< of forward and backward pass
   std::int64_t workspace = 0;    ///< with the copies of weights packed for products
+  std::int64_t gathered_workspace = 0;  ///< the same with the copies of one unit at a time, which are dropped after use
 };
 
 /// The memory of training steps on B sequences of T tokens with `threads` threads.

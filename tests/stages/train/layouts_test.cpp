@@ -153,5 +153,22 @@ TEST_CASE("ranks that share blocks train as one does, within rounding, and one g
   }
 }
 
+// Some hundred trainings: run by hand, as tests/README.md says.
+TEST_CASE("a training has the same bits on every layout", "[.layouts]") {
+  std::vector<Layout> layouts;
+  for (const int zero : {0, 1, 2, 3}) {
+    for (const std::string home : {"none", "host", "nvme"}) {
+      for (const std::string checkpointing : {"none", "all"}) {
+        for (const int ranks : {1, 2, 4, 8}) {
+          layouts.push_back({ranks, zero, home, checkpointing});
+          if (zero <= 1 && ranks > 1) layouts.push_back({ranks, zero, home, checkpointing, 2});
+        }
+      }
+    }
+  }
+  const Trial trial;
+  check_layouts(trial, "llama", {"precision.compute=bf16", "validation.every=3"}, layouts);
+}
+
 }  // namespace
 }  // namespace braise::train

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+
+#include "stages/api/descriptor.h"
+
+namespace braise::train {
+
+/// The cheapest way to spread the training of a stage's configuration over these resources that fits their memory: its
+/// ZeRO stage, what is offloaded, which activations are computed again, and, where nothing else helps, the micro-batch.
+/// Nothing where the model is not known before the run,
+/// and where ranks share a model or its blocks.
+std::optional<stages::Fit> fit(const nlohmann::json& config, const stages::Resources& resources);
+
+}  // namespace braise::train

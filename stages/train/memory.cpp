@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stages/train/memory.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <deque>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "kernels/comm/workspace.h"
+#include "stages/shared/model/memory.h"
+#include "stages/shared/model/part.h"
+#include "stages/shared/model/units.h"
+#include "stages/train/limits.h"
+#include "stages/train/parameter_rules.h"
+#include "stages/train/shards.h"
+
+namespace braise::train {
+namespace {
+
+using core::Category;
+using core::Dtype;
+using core::Space;
+
+// Of the tokenizer `bytes` with its end of document. What a corpus that is still to be made will have is not known.
+constexpr std::int64_t kUsualVocabulary = 257;
+
+std::int64_t bytes_of(Dtype dtype) {
+  return core::bits(dtype) / 8;
+}
+
+/// Goes through a step as a rank does, and notes what is held meanwhile.
+class Rehearsal {
+ public:
+  Rehearsal(const model::Config& config, const Settings& settings, const Lanes& lanes, int rank, int ranks)
+      : settings_(settings),
+        lanes_(lanes),
+        specs_(model::parameter_specs(config)),
+        part_(model::part_of(config, 0, 1, 0, 1)),
+        units_(model::make_units(config, part_, model::part_specs(config, part_))),
+        owners_(units_, model::part_specs(config, part_), settings.zero == 0 ? 1 : ranks),
+        rank_(settings.zero == 0 ? 0 : rank),
+        ranks_(ranks),
+        gathers_(settings.zero == 3),
+        apart_(settings.zero >= 2 || settings.reduction == Reduction::kMicro),
+        users_(units_.all.size()),
+        gathered_(units_.all.size()),
+        sums_(units_.all.size()),
+        results_(units_.all.size()) {
+    for (std::int64_t width = 1; width < lanes.lanes_per_rank; width *= 2) waiting_.emplace_back(units_.all.size());
+  }
+
+  RankMemory memory() {
+    if (ranks_ > 1) hold(Space::kDevice, Category::kCommunication, comm::workspace_bytes(ranks_));
+    hold_values();
+    hold_state();
+    for (std::int64_t pass = 0; pass < lanes_.lanes_per_rank * lanes_.micro_batches; ++pass) {
+      const bool by_lane = settings_.reduction == Reduction::kStep;
+      lane_ = by_lane ? pass / lanes_.micro_batches : pass % lanes_.lanes_per_rank;
+      micro_batch_ = by_lane ? pass % lanes_.micro_batches : pass / lanes_.lanes_per_rank;
+      go_through();
+    }
+    while (!on_the_way_.empty()) wait_for_first();
+    if (owners_.ranks() > 1 && !gathers_) {
+      for (int unit = 0; unit < units_.size(); ++unit) {
+        if (units_.at(unit).values) most_.sent_per_step += sent_to_all(unit) * bytes_of(settings_.compute);
+      }
+    }
+    return most_;
+  }
+
+ private:
+  struct Held {
+    Space space = Space::kDevice;
+    Category category = Category::kGradients;
+    std::int64_t bytes = 0;
+  };
+
+  void hold(Space space, Category category, std::int64_t bytes) {
+    std::int64_t& now = now_.at(space, category);
+    now += bytes;
+    most_.at(space, category) = std::max(most_.at(space, category), now);
+  }
+  void give_up(Held& held) {
+    now_.at(held.space, held.category) -= held.bytes;
+    held = {};
+  }
+  Held take(Space space, Category category, std::int64_t bytes) {
+    hold(space, category, bytes);
+    return {space, category, bytes};
+  }
+  static Space space_of(Home home) { return home == Home::kHost ? Space::kHost : Space::kDevice; }
+  std::int64_t own(int unit) const { return owners_.range(unit, rank_).size(); }
+  std::int64_t sent_to_all(int unit) const { return (ranks_ - 1) * own(unit); }
+
+  void hold_values() {
+    for (int unit = 0; unit < units_.size(); ++unit) {
+      if (!units_.at(unit).values) continue;
+      hold(gathers_ ? space_of(settings_.offload.parameters) : Space::kDevice, Category::kParameters,
+           (gathers_ ? own(unit) : units_.at(unit).elements) * bytes_of(settings_.compute));
+    }
+  }
+
+  /// Master weights and the optimizer's arrays.
+  void hold_state() {
+    std::vector<std::string> unused;
+    const std::vector<ParameterRule> rules = parameter_rules(specs_, settings_.optimizer, settings_.freeze, unused);
+    std::int64_t elements = 0;
+    for (const Segment& segment : owners_.segments(rank_)) {
+      if (!rules[segment.parameter].frozen) elements += segment.elements();
+    }
+    const auto array = [&](Home home, Category category) {
+      if (home != Home::kNvme) return hold(space_of(home), category, 4 * elements);
+      most_.disk += 4 * elements;
+      hold(Space::kDevice, category, chunk_memory_bytes(elements, 4));
+    };
+    if (settings_.compute != Dtype::kFloat32) array(settings_.offload.master, Category::kMaster);
+    for (int i = 0; i < settings_.optimizer.state_tensors(); ++i) {
+      array(settings_.offload.optimizer, Category::kOptimizer);
+    }
+  }
+
+  // As Values does.
+  void begin_pass() {
+    order_ = {units_.tokens};
+    if (units_.positions >= 0) order_.push_back(units_.positions);
+    for (int unit = units_.first_block; unit < units_.end; ++unit) order_.push_back(unit);
+    if (units_.tied_head >= 0) order_.push_back(units_.tokens);
+    order_.push_back(units_.end);
+    for (int unit = units_.end - 1; unit >= units_.first_block; --unit) order_.push_back(unit);
+    next_ = 0;
+  }
+  void gather(int unit) {
+    Held& gathered = gathered_[static_cast<std::size_t>(unit)];
+    if (gathered.bytes > 0) return;
+    const bool in_place = owners_.ranks() == 1 && settings_.offload.parameters == Home::kDevice;
+    if (in_place) return;
+    gathered = take(Space::kDevice, Category::kCommunication, units_.at(unit).elements * bytes_of(settings_.compute));
+    most_.sent_per_step += sent_to_all(unit) * bytes_of(settings_.compute);
+  }
+  void need_values(int unit) {
+    if (!gathers_) return;
+    gather(unit);
+    if (++next_ < order_.size()) gather(order_[next_]);
+    ++users_[static_cast<std::size_t>(unit)];
+  }
+  void values_used(int unit) {
+    if (gathers_ && --users_[static_cast<std::size_t>(unit)] == 0) give_up(gathered_[static_cast<std::size_t>(unit)]);
+  }
+
+  // As Gradients does.
+  Held& sum(int unit) { return sums_[static_cast<std::size_t>(unit)]; }
+  bool is_lane_end() const {
+    return settings_.reduction == Reduction::kMicro || micro_batch_ == lanes_.micro_batches - 1;
+  }
+  bool is_last_lane() const { return lane_ == lanes_.lanes_per_rank - 1; }
+  bool is_first_sum() const { return settings_.reduction == Reduction::kStep || micro_batch_ == 0; }
+  bool rounds() const { return settings_.gradients != Dtype::kFloat32; }
+
+  void need_gradients(int unit) {
+    while (std::ranges::find(on_the_way_, unit) != on_the_way_.end()) wait_for_first();
+    if (sum(unit).bytes > 0) return;
+    const bool passes = is_lane_end() && (rounds() || (apart_ && is_last_lane()));
+    sum(unit) =
+        take(Space::kDevice, passes ? Category::kCommunication : Category::kGradients, 4 * units_.at(unit).elements);
+  }
+  void gradients_added(int unit) {
+    if (!is_lane_end()) return;
+    if (rounds()) {
+      const Held rounded =
+          take(Space::kDevice, apart_ && is_last_lane() ? Category::kCommunication : Category::kGradients,
+               bytes_of(settings_.gradients) * units_.at(unit).elements);
+      give_up(sum(unit));
+      sum(unit) = rounded;
+    }
+    std::size_t level = 0;
+    for (; (lane_ >> level) % 2 == 1; ++level) give_up(waiting_[level][static_cast<std::size_t>(unit)]);
+    if (!is_last_lane()) {
+      waiting_[level][static_cast<std::size_t>(unit)] = sum(unit);
+      sum(unit) = {};
+      return;
+    }
+    exchange(unit);
+  }
+  void exchange(int unit) {
+    if (apart_ && is_first_sum()) {
+      const Dtype dtype = settings_.reduction == Reduction::kStep ? settings_.gradients : Dtype::kFloat32;
+      results_[static_cast<std::size_t>(unit)] =
+          take(space_of(settings_.offload.gradients), Category::kGradients, own(unit) * bytes_of(dtype));
+    }
+    if (ranks_ == 1) return arrived(unit);
+    const std::int64_t size = bytes_of(settings_.gradients);
+    const std::int64_t elements = units_.at(unit).elements;
+    most_.sent_per_step +=
+        settings_.zero == 0 ? 2 * (ranks_ - 1) * elements * size / ranks_ : (elements - own(unit)) * size;
+    on_the_way_.push_back(unit);
+    while (on_the_way_.size() > kUnitsOnTheWay) wait_for_first();
+  }
+  void wait_for_first() {
+    const int unit = on_the_way_.front();
+    on_the_way_.pop_front();
+    arrived(unit);
+  }
+  void arrived(int unit) {
+    if (apart_) give_up(sum(unit));
+  }
+
+  /// A forward and a backward pass, as Decoder tells of them.
+  void go_through() {
+    begin_pass();
+    need_values(units_.tokens);
+    if (units_.positions >= 0) need_values(units_.positions);
+    if (units_.positions >= 0) values_used(units_.positions);
+    values_used(units_.tokens);
+    for (int unit = units_.first_block; unit < units_.end; ++unit) {
+      need_values(unit);
+      values_used(unit);
+    }
+    if (units_.tied_head >= 0) need_values(units_.tokens);
+    need_values(units_.end);
+    if (units_.tied_head >= 0) need_gradients(units_.tied_head);
+    need_gradients(units_.end);
+    gradients_added(units_.end);
+    if (units_.tied_head >= 0) gradients_added(units_.tied_head);
+    values_used(units_.end);
+    if (units_.tied_head >= 0) values_used(units_.tokens);
+    for (int unit = units_.end - 1; unit >= units_.first_block; --unit) {
+      need_values(unit);
+      need_gradients(unit);
+      gradients_added(unit);
+      values_used(unit);
+    }
+    need_gradients(units_.tokens);
+    if (units_.positions >= 0) need_gradients(units_.positions);
+    if (units_.positions >= 0) gradients_added(units_.positions);
+    gradients_added(units_.tokens);
+  }
+
+  const Settings& settings_;
+  const Lanes& lanes_;
+  const std::vector<model::ParameterSpec> specs_;
+  const model::Part part_;  // all of it
+  const model::Units units_;
+  const Shards owners_;
+  const int rank_;
+  const int ranks_;
+  const bool gathers_;
+  const bool apart_;
+  RankMemory now_, most_;
+  std::vector<int> order_;
+  std::size_t next_ = 0;
+  std::vector<int> users_;
+  std::vector<Held> gathered_, sums_, results_;
+  std::vector<std::vector<Held>> waiting_;
+  std::deque<int> on_the_way_;
+  std::int64_t lane_ = 0;
+  std::int64_t micro_batch_ = 0;
+};
+
+}  // namespace
+
+std::optional<model::Config> known_model(const nlohmann::json& config, std::vector<model::RecipeProblem>& problems) {
+  if (config.at("model").at("from") != "") return std::nullopt;
+  return model::from_recipe(config.at("model"), kUsualVocabulary, config.at("data").at("sequence"), problems);
+}
+
+RankMemory rank_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int rank, int ranks,
+                       int threads) {
+  RankMemory memory = Rehearsal(config, settings, lanes, rank, ranks).memory();
+  const model::DecoderMemory decoder = model::training_memory(config, settings.compute, settings.checkpointing(),
+                                                              settings.micro, settings.sequence, threads);
+  const std::int64_t losses = 2 * settings.micro * settings.sequence * 4;
+  memory.at(Space::kDevice, Category::kActivations) = decoder.activations + losses;
+  memory.at(Space::kDevice, Category::kWorkspace) = settings.zero == 3 ? decoder.gathered_workspace : decoder.workspace;
+  return memory;
+}
+
+RankMemory most_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int ranks,
+                       int threads) {
+  // Shares differ by blocks, and not with the rank in any other way: the first and last ranks and one between stand for
+  // all where there are many.
+  RankMemory most;
+  for (const int rank : {0, ranks / 2, ranks - 1}) {
+    const RankMemory one = rank_memory(config, settings, lanes, rank, ranks, threads);
+    for (std::size_t i = 0; i < most.device.size(); ++i) {
+      most.device[i] = std::max(most.device[i], one.device[i]);
+      most.host[i] = std::max(most.host[i], one.host[i]);
+    }
+    most.disk = std::max(most.disk, one.disk);
+    most.sent_per_step = std::max(most.sent_per_step, one.sent_per_step);
+  }
+  return most;
+}
+
+}  // namespace braise::train

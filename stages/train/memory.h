@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <vector>
+
+#include "kernels/core/ledger.h"
+#include "stages/shared/model/config.h"
+#include "stages/shared/model/recipe.h"
+#include "stages/train/settings.h"
+
+namespace braise::train {
+
+/// The model that the keys of a stage describe; nothing where it is taken from elsewhere, or where `problems` say why
+/// there can be none. A vocabulary that only the data will tell is taken to be that of bytes.
+std::optional<model::Config> known_model(const nlohmann::json& config, std::vector<model::RecipeProblem>& problems);
+
+/// What one rank of a training holds at most, and what it sends.
+struct RankMemory {
+  using Peaks = std::array<std::int64_t, core::kCategories>;
+  Peaks device{};  ///< bytes by category, in the device's arena
+  Peaks host{};
+  std::int64_t disk = 0;           ///< bytes of the scratch file
+  std::int64_t sent_per_step = 0;  ///< bytes to other ranks, of gradients and parameters
+
+  std::int64_t& at(core::Space space, core::Category category) {
+    return (space == core::Space::kDevice ? device : host)[static_cast<std::size_t>(category)];
+  }
+};
+
+/// The memory of one rank of `ranks`, by going through the passes of a step in their order, as Values, Gradients and
+/// OptimizerState do. `threads`: of the rank.
+RankMemory rank_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int rank, int ranks,
+                       int threads);
+
+/// The most that any rank holds of each category.
+RankMemory most_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int ranks,
+                       int threads);
+
+}  // namespace braise::train

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stages/train/memory.h"
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "kernels/comm/collectives.h"
+#include "kernels/core/parallel.h"
+#include "kernels/core/tier.h"
+#include "stages/api/descriptor.h"
+#include "stages/shared/model/recipe.h"
+#include "stages/shared/telemetry/phase_timer.h"
+#include "stages/train/trainer.h"
+#include "tests/stages/train/trial.h"
+#include "tests/support/thread_ranks.h"
+
+namespace braise::train {
+
+const stages::StageDescriptor& descriptor();
+
+namespace {
+
+using core::Category;
+using core::Space;
+using test::Trial;
+
+struct Layout {
+  int ranks = 1;
+  std::vector<std::string> changes;
+};
+
+/// Runs two steps, and compares each rank's peaks with what was predicted; what is more than 3 % away.
+std::vector<std::string> wrong_peaks(const Trial& trial, const Layout& layout) {
+  const nlohmann::json config = trial.config(layout.changes);
+  const Settings settings(config);
+  std::string key, problem, remedy;
+  const Lanes lanes = deal(settings.global, settings.micro, settings.lanes, layout.ranks, key, problem, remedy).value();
+  std::vector<model::RecipeProblem> problems;
+  const model::Config model = model::from_recipe(config.at("model"), 3000, settings.sequence, problems).value();
+  std::vector<std::string> wrong(static_cast<std::size_t>(layout.ranks));
+  test::with_ranks(layout.ranks, [&](comm::Communicator& comm) {
+    core::MemoryLedger ledger;
+    core::Arena device(core::kCpu, Space::kDevice, ledger), host(core::kCpu, Space::kHost, ledger);
+    const auto stream = core::make_stream(device);
+    telemetry::Profile profile{telemetry::PhaseTimer(), {trial.folder(), comm.rank(), {}, telemetry::Clock::now()}};
+    Grid grid(comm, 1, 1);
+    const Trainer::Around around{*stream,       host, grid, profile, [](std::string_view) {}, [](std::string_view) {},
+                                 trial.folder()};
+    Trainer trainer(around, model, settings, lanes, 1);
+    trainer.initialise();
+    const std::int64_t rows = settings.global / comm.size();
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(rows * settings.sequence));
+    for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((i * 7919) % 3000);
+    data::HostBatch batch;
+    batch.ids = batch.targets = core::TensorView(ids.data(), core::Dtype::kInt32, core::Shape{rows, settings.sequence});
+    batch.target_count = static_cast<std::int64_t>(ids.size());
+    for (int step = 1; step <= 2; ++step) trainer.step(batch, comm.rank() * rows, step, 1e-3);
+    const RankMemory predicted = rank_memory(model, settings, lanes, comm.rank(), comm.size(), core::threads());
+    for (int space = 0; space < core::kSpaces; ++space) {
+      for (int i = 0; i < core::kCategories; ++i) {
+        const auto category = static_cast<Category>(i);
+        const bool depends = settings.compute == core::Dtype::kBfloat16 && core::tier() < core::Tier::kAmx;
+        if (category == Category::kWorkspace && (depends || space == static_cast<int>(Space::kHost))) {
+          continue;  // on how the processor multiplies; and copies of a disk's last block
+        }
+        const auto of = static_cast<Space>(space);
+        const std::int64_t peak = ledger.peak_bytes(of, category);
+        const RankMemory::Peaks& peaks = of == Space::kDevice ? predicted.device : predicted.host;
+        const std::int64_t expected = peaks[static_cast<std::size_t>(i)];
+        const std::int64_t off = std::abs(peak - expected);
+        if (off * 100 <= 3 * expected) continue;
+        wrong[static_cast<std::size_t>(comm.rank())] +=
+            std::string(core::name(of)) + " " + std::string(core::name(category)) + ": " + std::to_string(peak) +
+            ", not " + std::to_string(expected) + "; ";
+      }
+    }
+  });
+  return wrong;
+}
+
+TEST_CASE("every rank holds what was predicted, category by category, to 3 %") {
+  const Trial trial;
+  std::vector<Layout> layouts;
+  const std::vector<std::string> llama{"model.vocabulary=3000", "model.hidden=192",      "model.layers=3",
+                                       "model.heads=4",         "model.kv_heads=2",      "model.intermediate=512",
+                                       "batch.global=8",        "numerics.lanes=4",      "data.sequence=64",
+                                       "batch.micro=1",         "precision.compute=bf16"};
+  for (const std::string reduction : {"step", "micro"}) {
+    for (const int zero : {0, 1, 2, 3}) {
+      for (const int ranks : {1, 2, 4}) {
+        Layout layout{ranks, llama};
+        layout.changes.push_back("numerics.reduction=" + reduction);
+        layout.changes.push_back("parallel.zero=" + std::to_string(zero));
+        if (ranks == 2) layout.changes.push_back("activation_checkpointing=all");
+        if (ranks == 2) layout.changes.push_back("offload.optimizer=host");
+        if (ranks == 4) layout.changes.push_back("precision.gradients=bf16");
+        if (ranks == 4) layout.changes.push_back("offload.master=nvme");
+        if (zero == 3 && ranks == 2) layout.changes.push_back("offload.parameters=host");
+        layouts.push_back(std::move(layout));
+      }
+    }
+  }
+  for (const int zero : {1, 3}) {
+    Layout tied{2, llama};
+    for (const char* const change :
+         {"model.tied=true", "model.family=gpt2", "model.kv_heads=0", "precision.compute=fp32",
+          "offload.optimizer=nvme", "batch.global=4", "model.positions=512", "optimizer.kind=rmsprop"}) {
+      tied.changes.emplace_back(change);
+    }
+    tied.changes.push_back("parallel.zero=" + std::to_string(zero));
+    layouts.push_back(std::move(tied));
+  }
+  for (const Layout& layout : layouts) {
+    std::string name;
+    for (const std::string& change : layout.changes) name += change + " ";
+    INFO(layout.ranks << " ranks, " << name);
+    for (const std::string& wrong : wrong_peaks(trial, layout)) CHECK(wrong == "");
+  }
+}
+
+TEST_CASE("the plan of 7.5 billion parameters is the table of the ZeRO paper") {
+  // Rajbhandari et al. 2020, figure 1 and table 1: GB of a rank's parameters, gradients, master weights and optimizer.
+  const Trial trial;
+  struct Row {
+    int ranks;
+    std::vector<double> gigabytes;  // by stage
+  };
+  const std::vector<Row> rows{{1, {120, 120, 120, 120}},
+                              {4, {120, 52.5, 41.3, 30}},
+                              {16, {120, 35.6, 21.6, 7.5}},
+                              {64, {120, 31.4, 16.6, 1.88}},
+                              {1024, {120, 30.1, 15.1, 0.117}}};
+  for (const Row& row : rows) {
+    for (int zero = 0; zero < 4; ++zero) {
+      const std::string ranks = std::to_string(row.ranks);
+      const nlohmann::json config = trial.config(
+          {"model={family: llama, layers: 36, hidden: 4096, heads: 32, kv_heads: 32, intermediate: 10912, vocabulary: "
+           "32000}",
+           "data.sequence=1024", "precision={compute: bf16, gradients: bf16}",
+           "batch={global: " + ranks + ", micro: 1}", "numerics.lanes=" + ranks,
+           "parallel.zero=" + std::to_string(zero)});
+      stages::Resources resources{1, row.ranks, 1, "cpu", 0, 0, 0, 0, 0};
+      const stages::Estimate estimate = descriptor().estimate(config, resources, {});
+      double bytes = 0;
+      for (const char* const state : {"parameters", "gradients", "master", "optimizer"}) {
+        bytes += static_cast<double>(estimate.memory_bytes_per_rank.at(state));
+      }
+      INFO(row.ranks << " ranks, zero " << zero);
+      const double expected = row.gigabytes[static_cast<std::size_t>(zero)];
+      CHECK(bytes / 1e9 == Approx(expected).epsilon(0.015));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace braise::train
