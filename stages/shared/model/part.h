@@ -44,8 +44,8 @@ struct SplitProblem {
 };
 
 /// Heads and the feed-forward width must divide by the tensor width, and heads of keys and values by it or it by them
-/// (then each is on several ranks); a norm of all heads together cannot be split; each stage has a block. The
-/// vocabulary is cut anywhere, without padding.
+/// (then each is on several ranks, unless it is one parameter with the queries); a norm of all heads together cannot be
+/// split; each stage has a block. The vocabulary is cut anywhere, without padding.
 std::vector<SplitProblem> split_problems(const Config& config, int tensor_width, int stages);
 
 /// What a rank has of a model's dimensions.
