@@ -26,7 +26,21 @@ struct RunArguments {
   bool fail_fast = false;
 };
 int run(const RecipeArguments& recipe, const std::filesystem::path& runs, const RunArguments& arguments);
-int resume(const std::string& run, const std::filesystem::path& runs, const RunArguments& arguments);
+/// A run that was submitted goes on in Slurm, with the site file it had unless `site` names another.
+int resume(const std::string& run, const std::filesystem::path& runs, const RunArguments& arguments,
+           const std::filesystem::path& site);
+int resubmit(const journal::RunDirectory& run, const std::filesystem::path& site);
+
+struct SubmitArguments {
+  std::filesystem::path site;  ///< empty: the user's, else the defaults
+  bool dry_run = false;
+  bool fresh = false;
+};
+int submit(const RecipeArguments& recipe, const std::filesystem::path& runs, const SubmitArguments& arguments);
+/// What a batch script runs: the job of a group that this Slurm job is meant for.
+int supervise(const std::filesystem::path& run, int session, const std::string& group);
+/// Returns when the run has ended: success where it is completed.
+int wait(const std::string& run, const std::filesystem::path& runs);
 
 int status(const std::string& run, const std::filesystem::path& runs, bool json);
 int runs(const std::filesystem::path& runs, bool json);

@@ -28,6 +28,7 @@ std::string argument_of(const CLI::App& app) {
 int completion(const CLI::App& app, const std::string& shell) {
   std::string commands, cases;
   for (const CLI::App* command : app.get_subcommands(nullptr)) {
+    if (command->get_group().empty()) continue;
     commands += (commands.empty() ? "" : " ") + command->get_name();
     cases += "    " + command->get_name() + ") options='" + option_words(*command) + "'; argument='" +
              argument_of(*command) + "' ;;\n";
@@ -50,7 +51,7 @@ int completion(const CLI::App& app, const std::string& shell) {
   done
   case $previous in
     --runs) COMPREPLY=($(compgen -d -- "$word")); return ;;
-    --vars | --to) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    --vars | --to | --site) COMPREPLY=($(compgen -f -- "$word")); return ;;
     --dtype) COMPREPLY=($(compgen -W 'fp32 bf16 fp16' -- "$word")); return ;;
     --set | --rank) return ;;
   esac

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <chrono>
+#include <cstdio>
 #include <fstream>
 #include <map>
 #include <thread>
 
+#include "kernels/core/error.h"
 #include "runner/cli/commands.h"
-#include "runner/journal/run_directory.h"
+#include "runner/journal/replay.h"
+#include "runner/launch/slurm/client.h"
+#include "runner/launch/slurm/script.h"
 #include "runner/report/status.h"
 #include "stages/api/fault.h"
 
@@ -13,7 +17,33 @@ namespace braise::cli {
 namespace {
 namespace fs = std::filesystem;
 
-/// The logs of a run's latest attempts: "log.<rank>.txt", and "mpirun.txt" where no rank is asked for.
+/// Reads how a run stands, again and again: its journal each time, Slurm's queue more and more seldom.
+class Watch {
+ public:
+  explicit Watch(const journal::RunDirectory& run) : run_(run), queue_(report::ask_queue(run)) {}
+
+  report::RunStatus status() {
+    if (Clock::now() >= ask_at_) {
+      queue_ = report::ask_queue(run_);
+      pause_ = std::min<std::chrono::milliseconds>(pause_ * 3 / 2, kLongestPause);
+      ask_at_ = Clock::now() + pause_;
+    }
+    return report::read_status(run_, queue_);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::seconds kFirstPause{2}, kLongestPause{30};
+  const journal::RunDirectory& run_;
+  report::Queue queue_;
+  std::chrono::milliseconds pause_ = kFirstPause;
+  Clock::time_point ask_at_ = Clock::now() + kFirstPause;
+};
+
+/// How often files are looked at that another process appends to.
+constexpr auto kLook = std::chrono::milliseconds(200);
+
+/// The logs of a run's latest attempts: "log.<rank>.txt", and what launched them printed where no rank is asked for.
 std::vector<std::pair<std::string, fs::path>> log_files(const journal::RunDirectory& run,
                                                         const report::RunStatus& status,
                                                         const LogArguments& arguments) {
@@ -28,8 +58,9 @@ std::vector<std::pair<std::string, fs::path>> log_files(const journal::RunDirect
       const fs::path file = folder / ("log." + std::to_string(rank) + ".txt");
       if (fs::exists(file)) found.emplace_back(job.spec.job + "." + std::to_string(rank), file);
     }
-    if (arguments.rank < 0 && fs::exists(folder / "mpirun.txt"))
-      found.emplace_back(job.spec.job, folder / "mpirun.txt");
+    for (const char* launch : {"mpirun.txt", "launch.txt"}) {
+      if (arguments.rank < 0 && fs::exists(folder / launch)) found.emplace_back(job.spec.job, folder / launch);
+    }
   }
   return found;
 }
@@ -48,11 +79,47 @@ void print_from(const std::string& name, const fs::path& path, std::uint64_t& of
   if (!text.empty()) print(text);
 }
 
+/// Where Slurm does not answer, the run may well go on.
+bool is_going_on(const report::RunStatus& status) {
+  return status.state == "running" || status.state == "unknown";
+}
+
+/// Takes what waits out of Slurm's queue, and tells what runs there to save and stop, or to end.
+int cancel_submitted(const journal::RunDirectory& run, const std::string& submitter, bool kill) {
+  launch::slurm::Client client;
+  const auto alive = [&] {
+    std::vector<std::string> ids;
+    for (const launch::slurm::QueueEntry& entry : client.queue(launch::slurm::comment_prefix(run.id()))) {
+      if (entry.is_alive()) ids.push_back(entry.id);
+    }
+    return ids;
+  };
+  std::vector<std::string> ids = alive();
+  if (ids.empty()) {
+    print(run.id() + " is not running\n");
+    return kSuccess;
+  }
+  // Whatever starts from now on sees this, and ends at once.
+  journal::write_stop_request(run, submitter, kill ? journal::StopMode::kill : journal::StopMode::stop);
+  client.cancel(ids, !kill);
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  ids = alive();
+  if (!ids.empty() && !kill) client.signal(ids, "USR2");
+  for (auto pause = std::chrono::milliseconds(300); !ids.empty() && std::chrono::steady_clock::now() < give_up;) {
+    std::this_thread::sleep_for(pause);
+    pause *= 2;
+    ids = alive();
+  }
+  print(run.id() + (ids.empty() ? " has stopped\n" : " is asked to stop; `braise status` tells when it has\n"));
+  return kSuccess;
+}
+
 }  // namespace
 
 int logs(const std::string& name, const fs::path& runs, const LogArguments& arguments) {
   const journal::RunDirectory run = find_run(name, runs);
-  report::RunStatus status = report::read_status(run);
+  Watch watch(run);
+  report::RunStatus status = watch.status();
   if (!arguments.job.empty() && status.plan.find(arguments.job) == nullptr) {
     std::vector<std::string> jobs;
     for (const plan::Job& job : status.plan.jobs) jobs.push_back(job.spec.job);
@@ -62,12 +129,11 @@ int logs(const std::string& name, const fs::path& runs, const LogArguments& argu
   }
   std::map<fs::path, std::uint64_t> offsets;
   for (;;) {
-    const bool running = status.state == "running";
-    const bool last_round = !arguments.follow || !running;
+    const bool last_round = !arguments.follow || !is_going_on(status);
     for (const auto& [log, path] : log_files(run, status, arguments)) print_from(log, path, offsets[path], last_round);
     if (last_round) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    status = report::read_status(run);
+    std::this_thread::sleep_for(kLook);
+    status = watch.status();
   }
   if (offsets.empty()) throw UsageError("run " + run.id() + " has no such log yet");
   return kSuccess;
@@ -75,6 +141,9 @@ int logs(const std::string& name, const fs::path& runs, const LogArguments& argu
 
 int cancel(const std::string& name, const fs::path& runs, bool kill) {
   const journal::RunDirectory run = find_run(name, runs);
+  const std::vector<journal::Session> sessions = journal::replay(run).sessions;
+  if (!sessions.empty() && sessions.back().submitted && !run.holder())
+    return cancel_submitted(run, sessions.back().writer, kill);
   if (!journal::request_stop(run, kill ? journal::StopMode::kill : journal::StopMode::stop)) {
     print(run.id() + " is not running\n");
     return kSuccess;
@@ -83,6 +152,18 @@ int cancel(const std::string& name, const fs::path& runs, bool kill) {
   for (int i = 0; i < 100 && run.holder(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(100));
   print(run.id() + (run.holder() ? " is asked to stop; `braise status` tells when it has\n" : " has stopped\n"));
   return kSuccess;
+}
+
+int wait(const std::string& name, const fs::path& runs) {
+  const journal::RunDirectory run = find_run(name, runs);
+  Watch watch(run);
+  report::RunStatus status = watch.status();
+  for (std::chrono::milliseconds pause = kLook; is_going_on(status); status = watch.status()) {
+    std::this_thread::sleep_for(pause);
+    pause = std::min<std::chrono::milliseconds>(pause * 3 / 2, std::chrono::seconds(2));
+  }
+  print(run.id() + ": " + status.state + "\n");
+  return status.state == "completed" ? kSuccess : kRunFailed;
 }
 
 }  // namespace braise::cli

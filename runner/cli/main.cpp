@@ -14,11 +14,15 @@ using namespace braise;
 struct Arguments {
   cli::RecipeArguments recipe;
   cli::RunArguments run;
+  cli::SubmitArguments submit;
   cli::LogArguments log;
   std::filesystem::path runs = "./runs";
   std::string run_name;
   std::vector<std::string> run_names;
   std::string schema_name, shell;
+  std::filesystem::path site, run_dir;
+  int session = 0;
+  std::string group;
   std::string target, other_target, to, dtype;
   bool verify = false;
   bool json = false, dot = false, fresh = false, now = false, dry_run = false, reference = false;
@@ -96,8 +100,32 @@ void add_commands(CLI::App& app, Arguments& a, int& result) {
   auto* resume = app.add_subcommand("resume", "Continues a run that was stopped, killed or has failed jobs");
   add_run(*resume, a);
   add_fail_fast(*resume, a);
+  resume->add_option("--site", a.site, "Another site file, for a run that was submitted to Slurm");
   add_example(*resume, "braise resume latest");
-  resume->callback([&] { result = cli::resume(a.run_name, a.runs, a.run); });
+  resume->callback([&] { result = cli::resume(a.run_name, a.runs, a.run, a.site); });
+
+  auto* submit =
+      app.add_subcommand("submit", "Gives a recipe's jobs to Slurm; prints the run's folder as its last line");
+  add_recipe(*submit, a);
+  add_runs(*submit, a);
+  submit->add_option("--site", a.submit.site,
+                     "The site file; by default braise/site.yaml in the user's configuration folder, if there is one");
+  submit->add_flag("--dry-run", a.submit.dry_run, "Only shows the batch scripts");
+  submit->add_flag("--fresh", a.submit.fresh, "Runs every job, also those that an earlier run finished unchanged");
+  add_example(*submit, "braise submit recipes/quickstart.yaml --dry-run");
+  submit->callback([&] { result = cli::submit(a.recipe, a.runs, a.submit); });
+
+  auto* wait = app.add_subcommand("wait", "Returns when a run has ended; its status is that of the run");
+  add_run(*wait, a);
+  add_example(*wait, "braise wait latest");
+  wait->callback([&] { result = cli::wait(a.run_name, a.runs); });
+
+  // For batch scripts, not for people.
+  auto* supervise = app.add_subcommand("supervise", "Does a job of a run inside a Slurm job")->group("");
+  supervise->add_option("run", a.run_dir)->required();
+  supervise->add_option("session", a.session)->required();
+  supervise->add_option("group", a.group)->required();
+  supervise->callback([&] { result = cli::supervise(a.run_dir, a.session, a.group); });
 
   auto* status = app.add_subcommand("status", "Shows how a run and its jobs stand");
   add_run(*status, a);

@@ -3,18 +3,15 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
 #include "runner/cli/commands.h"
-#include "runner/journal/provenance.h"
-#include "runner/journal/run_directory.h"
+#include "runner/cli/new_run.h"
+#include "runner/journal/replay.h"
 #include "runner/launch/local.h"
 #include "runner/report/live.h"
 #include "runner/report/shown_outputs.h"
 #include "runner/schedule/scheduler.h"
-#include "stages/shared/io/file.h"
-#include "stages/shared/yaml/parse.h"
 
 namespace braise::cli {
 namespace {
@@ -41,17 +38,6 @@ class SignalsAskToStop {
   SignalsAskToStop(const SignalsAskToStop&) = delete;
   SignalsAskToStop& operator=(const SignalsAskToStop&) = delete;
 };
-
-std::vector<std::string> own_command() {
-  std::vector<std::string> words;
-  const std::string text = io::read_file("/proc/self/cmdline");
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\0', begin), text.size());
-    words.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return words;
-}
 
 /// Refuses, before anything is made, what this machine can never run.
 void refuse_impossible(const plan::Plan& plan, const launch::Machine& machine) {
@@ -94,21 +80,6 @@ int execute(const plan::Plan& plan, const journal::RunDirectory& run, const jour
   return kSuccess;
 }
 
-/// Prints the run's folder as the last line on standard output, whatever way the run ends.
-class TellsFolder {
- public:
-  explicit TellsFolder(const journal::RunDirectory& run) : path_(run.path()) {}
-  ~TellsFolder() {
-    std::printf("%s\n", path_.c_str());
-    std::fflush(stdout);
-  }
-  TellsFolder(const TellsFolder&) = delete;
-  TellsFolder& operator=(const TellsFolder&) = delete;
-
- private:
-  fs::path path_;
-};
-
 }  // namespace
 
 int run(const RecipeArguments& recipe, const fs::path& runs, const RunArguments& arguments) {
@@ -116,33 +87,22 @@ int run(const RecipeArguments& recipe, const fs::path& runs, const RunArguments&
   const Planned planned = plan_recipe(recipe, false);
   const launch::Machine machine = launch::this_machine();
   refuse_impossible(planned.made.plan, machine);
-  journal::Provenance provenance;
-  provenance.command = own_command();
-  provenance.cores = static_cast<int>(machine.cores.size());
-  provenance.memory_bytes = machine.memory_bytes;
-  provenance.sources = planned.document.sources;
-  provenance.overrides = recipe.overrides;
-  provenance.environment = planned.made.first.environment;
-  const journal::RunFiles files = {planned.document.sources.front().text, yaml::to_text(planned.made.first.resolved),
-                                   planned.made.plan.to_json().dump(1) + "\n", journal::provenance_text(provenance)};
-  const journal::CreatedRun created = journal::RunDirectory::create(runs, planned.made.plan.recipe_name, files);
+  const journal::CreatedRun created = create_run(recipe, planned, runs);
   const TellsFolder tells(created.run);
   return execute(planned.made.plan, created.run, created.lock, machine, arguments);
 }
 
-int resume(const std::string& name, const fs::path& runs, const RunArguments& arguments) {
+int resume(const std::string& name, const fs::path& runs, const RunArguments& arguments, const fs::path& site) {
   const journal::RunDirectory run = find_run(name, runs);
-  const plan::Plan plan = plan::Plan::from_json(nlohmann::json::parse(io::read_file(run.plan_file()), nullptr, false));
+  const std::vector<journal::Session> sessions = journal::replay(run).sessions;
+  if (!sessions.empty() && sessions.back().submitted) return resubmit(run, site);
+  if (!site.empty()) throw UsageError("the run " + run.id() + " was not submitted to Slurm, so --site means nothing");
+  const plan::Plan plan = read_plan(run);
   const launch::Machine machine = launch::this_machine();
   refuse_impossible(plan, machine);
-  std::optional<journal::RunLock> lock;
-  try {
-    lock = run.lock();
-  } catch (const core::Error& error) {
-    throw UsageError(error.what());
-  }
+  const journal::RunLock lock = take_run(run);
   const TellsFolder tells(run);
-  return execute(plan, run, *lock, machine, arguments);
+  return execute(plan, run, lock, machine, arguments);
 }
 
 }  // namespace braise::cli

@@ -29,7 +29,7 @@ std::uint64_t bytes_below(const fs::path& folder) {
 
 int status(const std::string& name, const fs::path& runs, bool json) {
   const journal::RunDirectory run = find_run(name, runs);
-  const report::RunStatus status = report::read_status(run);
+  const report::RunStatus status = report::read_status(run, report::ask_queue(run));
   print(json ? report::status_json(status, run).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"
              : report::status_text(status, run));
   return kSuccess;
@@ -41,7 +41,7 @@ int runs(const fs::path& runs, bool json) {
   report::Table table({"run", "state", "jobs", "started (UTC)", "time"});
   for (const journal::RunDirectory& run : journal::RunDirectory::list(runs)) {
     try {
-      const report::RunStatus status = report::read_status(run);
+      const report::RunStatus status = report::read_status(run, report::ask_queue(run));
       if (json) {
         list.push_back({{"run", status.id},
                         {"path", run.path().string()},
@@ -81,6 +81,11 @@ int clean(const std::vector<std::string>& names, const fs::path& runs, bool dry_
     if (const auto holder = run.holder()) {
       throw UsageError(run.id() + " is running (process " + std::to_string(holder->pid) + " on " + holder->host +
                        "); `braise cancel " + run.id() + "` stops it");
+    }
+    for (const launch::slurm::QueueEntry& entry : report::ask_queue(run).entries) {
+      if (!entry.is_alive()) continue;
+      throw UsageError(run.id() + " is in Slurm's hands (job " + entry.id + "); `braise cancel " + run.id() +
+                       "` takes it out");
     }
     chosen.push_back(std::move(run));
   }

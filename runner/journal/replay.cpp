@@ -2,6 +2,7 @@
 #include "runner/journal/replay.h"
 
 #include <algorithm>
+#include <limits>
 #include <tuple>
 
 #include "runner/journal/event.h"
@@ -43,12 +44,11 @@ class Replay {
  public:
   RunState run(std::vector<JournalFile> files) {
     std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.writer < b.writer; });
-    std::vector<std::pair<int, const JournalFile*>> runners;
+    // Runners by their session; after each, the supervisors of its submission by their attempts.
+    std::vector<std::pair<std::pair<int, int>, const JournalFile*>> runners;
     for (const JournalFile& file : files) {
       state_.warnings.insert(state_.warnings.end(), file.warnings.begin(), file.warnings.end());
-      const auto started = std::find_if(file.events.begin(), file.events.end(),
-                                        [](const json& event) { return event.at("event") == "runner_started"; });
-      if (started != file.events.end()) runners.emplace_back(started->at("session"), &file);
+      if (const auto order = order_of(file)) runners.emplace_back(*order, &file);
     }
     std::stable_sort(runners.begin(), runners.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     for (const auto& [unused, file] : runners) take(*file);
@@ -67,6 +67,18 @@ class Replay {
   }
 
  private:
+  /// The place of a runner's or a supervisor's file among those; nothing for a worker's.
+  static std::optional<std::pair<int, int>> order_of(const JournalFile& file) {
+    std::optional<std::pair<int, int>> order;
+    for (const json& event : file.events) {
+      const std::string& what = event.at("event").get_ref<const std::string&>();
+      if (what == "runner_started") return std::pair(event.at("session").get<int>(), 0);
+      if (what == "supervisor_started") order.emplace(event.at("session"), std::numeric_limits<int>::max());
+      if (what == "attempt_started" && order) return std::pair(order->first, event.at("attempt").get<int>());
+    }
+    return order;
+  }
+
   void take(const JournalFile& file) {
     file_ = &file;
     for (std::size_t i = 0; i < file.events.size(); ++i) {
@@ -80,8 +92,11 @@ class Replay {
     if (what == "runner_started") return start_session(event);
     if (what == "runner_ended") return end_session(event);
     if (what == "stop_requested") return note_stop(event);
+    if (what == "group_submitted") return note_submission(event);
     JobRecord& job = state_.jobs[event.at("job").get<std::string>()];
+    if (what == "supervisor_started") return;
     if (what == "attempt_started") return start_attempt(job, event);
+    if (what == "job_requeued") return requeue(job, event);
     if (what == "job_reused") return reuse(job, event);
     if (what == "job_failed" || what == "job_blocked") return note_failure(job, what, event);
     AttemptRecord* attempt = find_attempt(job, event);
@@ -114,11 +129,33 @@ class Replay {
       for (AttemptRecord& attempt : job.attempts) {
         if (attempt.state == AttemptState::running) attempt.state = AttemptState::lost;
       }
+      job.slurm_job.clear();
+      job.given_up = false;
       if (job.completion) continue;
       job.state = JobState::waiting;
       job.reason.clear();
       job.by.clear();
     }
+  }
+
+  void note_submission(const json& event) {
+    if (state_.sessions.empty() || state_.sessions.back().writer != file_->writer)
+      return warn("comes before its runner_started");
+    state_.sessions.back().submitted = true;
+    const std::string slurm_job = event.at("slurm_job");
+    const json& jobs = event.at("jobs");
+    const json& indices = event.at("indices");
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+      std::string& id = state_.jobs[jobs[i].get<std::string>()].slurm_job;
+      id = slurm_job;
+      if (i < indices.size()) id += "_" + std::to_string(indices[i].get<int>());
+    }
+  }
+
+  static void requeue(JobRecord& job, const json& event) {
+    if (job.completion) return;
+    job.state = JobState::waiting;
+    job.reason = event.at("reason");
   }
 
   void end_session(const json& event) {
@@ -139,12 +176,17 @@ class Replay {
   void start_attempt(JobRecord& job, const json& event) {
     AttemptRecord attempt;
     attempt.name = name_of(event);
+    if (!state_.sessions.empty()) attempt.session = state_.sessions.back().number;
     attempt.fingerprint = event.at("fingerprint");
     attempt.ranks = event.at("ranks");
     attempt.threads = event.at("threads");
     attempt.cores = event.at("cores").get<std::vector<int>>();
     attempt.started_us = time_of(event);
     job.last_attempt = std::max(job.last_attempt, attempt.name.number);
+    // A job has one attempt at a time: the supervisor of an earlier one was killed, or has lost the job to this one.
+    for (AttemptRecord& earlier : job.attempts) {
+      if (earlier.state == AttemptState::running) earlier.state = AttemptState::lost;
+    }
     job.attempts.push_back(std::move(attempt));
     if (!job.completion) job.state = JobState::running;
   }
@@ -179,6 +221,7 @@ class Replay {
   void note_failure(JobRecord& job, const std::string& what, const json& event) {
     if (job.completion) return warn("comes after the job was completed");
     job.state = what == "job_failed" ? JobState::failed : JobState::blocked;
+    job.given_up = true;
     job.reason = event.value("reason", "");
     job.by = event.value("by", "");
   }

@@ -31,6 +31,7 @@ const char* to_string(AttemptState state);
 struct AttemptRecord {
   AttemptName name;
   AttemptState state = AttemptState::running;
+  int session = 0;  ///< in which it was made
   std::string fingerprint;
   int ranks = 0;
   int threads = 0;
@@ -60,11 +61,13 @@ struct JobRecord {
   JobState state = JobState::waiting;
   std::vector<AttemptRecord> attempts;  ///< by number; a reused job has none of its own for the reuse
   std::optional<Completion> completion;
-  std::string reason;    ///< why it failed
-  std::string by;        ///< the job whose failure blocks it
-  std::string from_run;  ///< where it is reused from
+  std::string reason;     ///< why it failed, or was queued again
+  bool given_up = false;  ///< no further attempt is made in this session
+  std::string by;         ///< the job whose failure blocks it
+  std::string from_run;   ///< where it is reused from
   std::string from_job;
-  int last_attempt = 0;  ///< the highest number given to an attempt or a reuse
+  std::string slurm_job;  ///< of the latest session's submission: "12", "12_3"; else empty
+  int last_attempt = 0;   ///< the highest number given to an attempt or a reuse
 };
 
 /// One runner's turn at the run.
@@ -75,7 +78,8 @@ struct Session {
   std::string host;
   std::int64_t started_us = 0;
   std::int64_t ended_us = 0;
-  std::string outcome;  ///< empty: still running, or killed
+  std::string outcome;     ///< empty: still running, or killed
+  bool submitted = false;  ///< its jobs are done by Slurm
   std::optional<StopMode> stop_requested;
 };
 
@@ -108,7 +112,8 @@ std::vector<JournalFile> read_journal(const std::filesystem::path& journal_dir);
 JournalFile read_journal_file(const std::filesystem::path& journal_dir, const std::string& writer);
 
 /// The state that the events give: a pure function of them, whatever order the files come in and whatever the writers'
-/// clocks said. Runners follow each other by their session number; a worker's events count for the attempt whose token
+/// clocks said. Runners follow each other by their session number, the
+/// supervisors of Slurm jobs after the runner that submitted them; a worker's events count for the attempt whose token
 /// they bear, and where a runner has decided, its word stands.
 RunState replay(std::vector<JournalFile> files);
 

@@ -217,9 +217,13 @@ const char* to_string(StopMode mode) {
 bool request_stop(const RunDirectory& run, StopMode mode) {
   const std::optional<Holder> holder = run.holder();
   if (!holder) return false;
-  Writer writer(run.journal_dir(), "cancel-" + io::compact_utc(io::utc_us()) + "-" + io::random_hex(6));
-  writer.append({{"event", "stop_requested"}, {"mode", to_string(mode)}, {"runner", holder->writer}});
+  write_stop_request(run, holder->writer, mode);
   return true;
+}
+
+void write_stop_request(const RunDirectory& run, const std::string& writer, StopMode mode) {
+  Writer request(run.journal_dir(), "cancel-" + io::compact_utc(io::utc_us()) + "-" + io::random_hex(6));
+  request.append({{"event", "stop_requested"}, {"mode", to_string(mode)}, {"runner", writer}});
 }
 
 void sweep(const fs::path& runs_dir) {
@@ -232,6 +236,7 @@ void sweep(const fs::path& runs_dir) {
   const auto sweep_scratch = [&error](const fs::path& run) {
     const fs::path scratch = run / "scratch";
     if (fs::is_symlink(scratch, error) || is_empty_or_missing(scratch) || !is_run(run)) return;
+    if (fs::exists(run / "slurm", error)) return;  // jobs on other machines work there without holding the run
     const auto lock = io::FileLock::try_take(run / "lock");
     if (!lock) return;
     for (const fs::directory_entry& entry : fs::directory_iterator(scratch, error)) {

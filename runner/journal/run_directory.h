@@ -111,6 +111,9 @@ const char* to_string(StopMode mode);
 /// Asks the runner of `run`, which may be another process, to end. False where nobody runs it.
 bool request_stop(const RunDirectory& run, StopMode mode);
 
+/// Asks whoever works for the session of that writer to end.
+void write_stop_request(const RunDirectory& run, const std::string& writer, StopMode mode);
+
 /// Removes what killed commands left: `.new-*` folders, and the scratch of runs that nobody runs. Touches nothing that
 /// is in use, follows no symbolic links, and is quick where there is nothing to do. Trouble is not reported: the next
 /// command tries again.

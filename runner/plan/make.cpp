@@ -80,7 +80,7 @@ class Maker {
       std::sort(draft.needs.begin(), draft.needs.end());
       draft.needs.erase(std::unique(draft.needs.begin(), draft.needs.end()), draft.needs.end());
       std::string identity = stage.config.dump();
-      identity += stage.resources.to_json().dump() + std::to_string(stage.seed);
+      identity += stage.resources.to_json().dump() + stage.slurm.to_json().dump() + std::to_string(stage.seed);
       for (const std::size_t other : draft.needs) identity += "," + std::to_string(other);
       const auto [known, is_new] = known_[stage_index].try_emplace(std::move(identity), drafts_.size());
       if (is_new) {
@@ -137,6 +137,7 @@ class Maker {
     job.spec.seed = draft.source.seed;
     job.spec.resources = draft.source.resources;
     job.spec.config = std::move(draft.source.config);
+    job.slurm = draft.source.slurm;
     for (const recipe::Reference& reference : draft.source.references) {
       job.links.push_back({reference.pointer, "${stages." + reference.stage + "." + reference.output + "}",
                            names_[draft.links.at(reference.stage)], reference.output});

@@ -6,7 +6,7 @@
 namespace braise::plan {
 namespace {
 
-constexpr int kPlanFormat = 1;
+constexpr int kPlanFormat = 2;
 
 nlohmann::json to_json(const Job& job) {
   nlohmann::json links = nlohmann::json::array();
@@ -17,6 +17,7 @@ nlohmann::json to_json(const Job& job) {
           {"links", links},
           {"needs", job.needs},
           {"input_pointers", job.input_pointers},
+          {"slurm", job.slurm.to_json()},
           {"parameters", job.parameters},
           {"estimate",
            {{"memory_bytes_per_rank", job.estimate.memory_bytes_per_rank},
@@ -33,6 +34,7 @@ Job job_from_json(const nlohmann::json& json) {
   }
   job.needs = json.at("needs");
   job.input_pointers = json.at("input_pointers");
+  job.slurm = recipe::SlurmOptions::from_json(json.at("slurm"));
   job.parameters = json.at("parameters");
   const nlohmann::json& estimate = json.at("estimate");
   job.estimate.memory_bytes_per_rank = estimate.at("memory_bytes_per_rank");

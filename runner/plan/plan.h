@@ -31,6 +31,7 @@ struct Job {
   std::vector<Link> links;
   std::vector<std::string> needs;           ///< jobs that must be completed before, by name, sorted
   std::vector<std::string> input_pointers;  ///< where spec.config names files from outside, as JSON pointers
+  recipe::SlurmOptions slurm;
   nlohmann::json parameters;  ///< the swept paths and their values at this job; empty object without a sweep
   stages::Estimate estimate;
   std::map<std::string, std::string> outputs;  ///< declared name -> path relative to the attempt's folder

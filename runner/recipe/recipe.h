@@ -64,13 +64,26 @@ struct Reference {
   std::string pointer;  ///< JSON pointer into the config
 };
 
+/// What a job asks of Slurm. The keys and their meaning: schemas/slurm.schema.json.
+struct SlurmOptions {
+  double time_s = 0;  ///< 0: the partition's default
+  double grace_s = 0;
+  bool exclusive = false;
+  int max_running = 0;  ///< 0: no limit
+
+  static SlurmOptions from_json(const nlohmann::json& object);
+  nlohmann::json to_json() const;
+};
+
 /// A stage with everything known that can be known before it runs.
 struct Stage {
   std::string name;
   std::string kind;
   std::int64_t seed = 0;
-  nlohmann::json config;  ///< the kind's own keys (without kind, resources, after, seed), typed, defaults filled in
+  nlohmann::json
+      config;  ///< the kind's own keys (without kind, resources, slurm, after, seed), typed, defaults filled in
   stages::Resources resources;
+  SlurmOptions slurm;
   std::vector<Reference> references;
   std::vector<std::string> after;  ///< stages that must have ended well before, besides those referred to
   yaml::Mark mark;                 ///< of the stage's name

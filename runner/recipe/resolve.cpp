@@ -22,7 +22,7 @@ using stages::StageDescriptor;
 using yaml::Node;
 
 /// Keys that every stage has and that are not its kind's own.
-constexpr const char* kCommonKeys[] = {"kind", "resources", "after", "seed"};
+constexpr const char* kCommonKeys[] = {"kind", "resources", "slurm", "after", "seed"};
 
 bool is_common_key(const std::string& key) {
   return std::find(std::begin(kCommonKeys), std::end(kCommonKeys), key) != std::end(kCommonKeys);
@@ -214,6 +214,7 @@ class Resolver {
     stage.mark = entry.key_mark;
     stage.seed = resolved["seed"];
     stage.resources = stages::Resources::from_json(resolved["resources"]);
+    stage.slurm = SlurmOptions::from_json(resolved["slurm"]);
     stage.config = json::object();
     for (const auto& [key, value] : resolved.items()) {
       if (!is_common_key(key)) stage.config[key] = value;
@@ -391,6 +392,14 @@ class Resolver {
 };
 
 }  // namespace
+
+SlurmOptions SlurmOptions::from_json(const json& object) {
+  return {object.at("time"), object.at("grace"), object.at("exclusive"), object.at("max_running")};
+}
+
+json SlurmOptions::to_json() const {
+  return {{"time", time_s}, {"grace", grace_s}, {"exclusive", exclusive}, {"max_running", max_running}};
+}
 
 std::optional<Recipe> resolve(const Document& document, const Point& point, Faults& faults) {
   Node root = document.root.without("sweep");

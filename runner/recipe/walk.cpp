@@ -64,7 +64,7 @@ std::string show(const Node& node) {
 }
 
 json Walker::walk(const Schema& schema, const Node& node, const Place& place) {
-  const bool text = node.type() == Type::string && has_reference(node.text());
+  const bool text = !plain_text && node.type() == Type::string && has_reference(node.text());
   return text ? walk_text(schema, node, place) : walk_value(schema, node, place);
 }
 

@@ -29,6 +29,8 @@ class Walker {
   /// Without `variables`, references are never accepted. All arguments must outlive the walker.
   Walker(Variables* variables, stages::Faults& faults) : variables_(variables), faults_(faults) {}
 
+  /// Whether "${" is text like any other: for files that are no recipes.
+  bool plain_text = false;
   /// The folder that relative paths written in a file start from.
   std::function<std::filesystem::path(const yaml::Mark&)> folder_of;
   /// The resolved value at a dotted path of the recipe, for `x-default`; nullptr where it is faulty itself.

@@ -122,6 +122,7 @@ std::string reference_page() {
   }
   section("The recipe", schemas::schema("recipe.schema.json"), page);
   section("`resources`", schemas::schema("resources.schema.json"), page);
+  section("`slurm`", schemas::schema("slurm.schema.json"), page);
   for (const stages::StageDescriptor* kind : stages::registry()) {
     section("Stage kind `" + std::string(kind->kind) + "`",
             schemas::schema("stage." + std::string(kind->kind) + ".schema.json"), page);
@@ -130,6 +131,7 @@ std::string reference_page() {
       page += "* " + code("${stages.<name>." + output.name + "}") + ": " + output.description + "\n";
     }
   }
+  section("The site file", schemas::schema("site.schema.json"), page);
   return page;
 }
 

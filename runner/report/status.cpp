@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "runner/launch/slurm/script.h"
 #include "runner/report/format.h"
 #include "runner/report/plan_text.h"
 #include "runner/report/training.h"
@@ -20,12 +21,51 @@ using journal::AttemptRecord;
 using journal::JobRecord;
 using journal::JobState;
 
-/// A job that no event names yet is waiting. One that seems to run does not where its runner is gone.
-std::string state_text(const JobRecord* record, bool run_is_held) {
-  if (record == nullptr) return journal::to_string(JobState::waiting);
-  if (record->state == JobState::running && !run_is_held) return "interrupted";
-  return journal::to_string(record->state);
-}
+/// Puts each job together from what the journal and Slurm say of it.
+class States {
+ public:
+  States(RunStatus& status, const Queue& queue, bool held)
+      : status_(status), held_(held), known_(queue.problem.empty()) {
+    const auto& sessions = status.journal.sessions;
+    submitted_ = !sessions.empty() && sessions.back().submitted;
+    if (!submitted_) return;
+    std::map<std::string, const launch::slurm::QueueEntry*> by_id;
+    for (const launch::slurm::QueueEntry& entry : queue.entries) by_id[entry.id] = &entry;
+    for (const auto& [job, record] : status.journal.jobs) {
+      if (const auto entry = by_id.find(record.slurm_job); entry != by_id.end()) status.queue[job] = *entry->second;
+    }
+  }
+
+  bool is_alive(const std::string& job) const {
+    const auto entry = status_.queue.find(job);
+    return entry != status_.queue.end() && entry->second.is_alive();
+  }
+
+  /// Jobs come in the order of the plan: those that a job needs are settled before it.
+  std::string of(const plan::Job& job) const {
+    const JobRecord* record = status_.journal.find(job.spec.job);
+    const JobState state = record == nullptr ? JobState::waiting : record->state;
+    if (!submitted_) return state == JobState::running && !held_ ? "interrupted" : journal::to_string(state);
+    if (record == nullptr || record->completion || record->given_up) return journal::to_string(state);
+    if (is_alive(job.spec.job)) {
+      return status_.queue.at(job.spec.job).state == "RUNNING" ? "running" : "queued";
+    }
+    if (!known_) return state == JobState::stopped ? "stopped" : "unknown";
+    for (const std::string& needed : job.needs) {
+      const std::string& its = status_.states.at(needed);
+      if (its == "failed" || its == "blocked") return "blocked";
+    }
+    if (state != JobState::waiting && state != JobState::running) return journal::to_string(state);
+    if (held_) return journal::to_string(JobState::waiting);
+    return status_.journal.sessions.back().stop_requested ? "stopped" : "interrupted";
+  }
+
+ private:
+  RunStatus& status_;
+  const bool held_;
+  const bool known_;
+  bool submitted_ = false;
+};
 
 double seconds_of(const AttemptRecord& attempt, bool running) {
   if (attempt.started_us == 0) return -1;
@@ -39,9 +79,18 @@ std::string attempt_dir(const JobRecord& record) {
   return record.attempts.empty() ? "" : record.attempts.back().name.path();
 }
 
-std::string remark(const JobRecord& record, const std::string& state, const journal::RunDirectory& run) {
+/// "in Slurm's queue as 12_3 (Resources); its time was up".
+std::string queued_text(const launch::slurm::QueueEntry& entry, const std::string& reason) {
+  std::string text = "in Slurm's queue as " + entry.id;
+  if (!entry.reason.empty() && entry.reason != "None") text += " (" + entry.reason + ")";
+  return text + (reason.empty() ? "" : "; " + reason);
+}
+
+std::string remark(const RunStatus& status, const std::string& job, const JobRecord& record, const std::string& state,
+                   const journal::RunDirectory& run) {
   if (record.state == JobState::reused) return "unchanged since " + record.from_run;
   if (record.state == JobState::blocked) return "needs `" + record.by + "`";
+  if (state == "queued") return queued_text(status.queue.at(job), record.reason);
   const std::string folder = attempt_dir(record);
   const nlohmann::json latest = folder.empty() ? nlohmann::json() : latest_metrics(run.path() / folder);
   if (state == "running") return telemetry::progress_text(latest);
@@ -51,35 +100,74 @@ std::string remark(const JobRecord& record, const std::string& state, const jour
   return text + (expectation.empty() ? "" : "; " + expectation);
 }
 
+/// When the last thing happened: on Slurm, jobs go on after the runner that submitted them.
+std::int64_t ended_us(const journal::RunState& state) {
+  std::int64_t latest = state.sessions.back().ended_us;
+  if (!state.sessions.back().submitted) return latest;
+  for (const auto& [unused, job] : state.jobs) {
+    for (const AttemptRecord& attempt : job.attempts) latest = std::max(latest, attempt.ended_us);
+  }
+  return latest;
+}
+
 nlohmann::json time_json(std::int64_t us) {
   return us == 0 ? nlohmann::json() : nlohmann::json(io::format_utc(us));
 }
 
 }  // namespace
 
-RunStatus read_status(const journal::RunDirectory& run) {
+Queue ask_queue(const journal::RunDirectory& run, std::chrono::milliseconds patience) {
+  Queue queue;
+  if (!std::filesystem::exists(run.path() / "slurm")) return queue;
+  launch::slurm::Client client;
+  client.patience = patience;
+  try {
+    queue.entries = client.queue(launch::slurm::comment_prefix(run.id()));
+  } catch (const core::Error& error) {
+    queue.problem = error.what();
+  }
+  return queue;
+}
+
+RunStatus read_status(const journal::RunDirectory& run, const Queue& queue) {
   RunStatus status;
   status.id = run.id();
   const bool held = run.holder().has_value();
   status.plan = plan::Plan::from_json(nlohmann::json::parse(io::read_file(run.plan_file()), nullptr, false));
   status.journal = journal::replay(run);
   status.recipe = status.plan.recipe_name;
-  for (const plan::Job& job : status.plan.jobs) ++status.counts[state_text(status.journal.find(job.spec.job), held)];
+  const States states(status, queue, held);
+  bool alive = held;
+  for (const plan::Job& job : status.plan.jobs) {
+    const std::string state = states.of(job);
+    ++status.counts[state];
+    status.states[job.spec.job] = state;
+    alive = alive || states.is_alive(job.spec.job);
+  }
   if (!status.journal.sessions.empty()) {
     status.started_us = status.journal.sessions.front().started_us;
-    status.ended_us = held ? 0 : status.journal.sessions.back().ended_us;
+    status.ended_us = alive ? 0 : ended_us(status.journal);
   }
-  const int finished = status.counts["completed"] + status.counts["reused"];
-  std::erase_if(status.counts, [](const auto& entry) { return entry.second == 0; });
-  if (held) {
-    status.state = "running";
-  } else if (finished == static_cast<int>(status.plan.jobs.size())) {
+  const auto count = [&](const char* state) {
+    const auto found = status.counts.find(state);
+    return found == status.counts.end() ? 0 : found->second;
+  };
+  const int finished = count("completed") + count("reused");
+  if (finished == static_cast<int>(status.plan.jobs.size()) && !held) {
     status.state = "completed";
+  } else if (alive) {
+    status.state = "running";
   } else if (status.journal.sessions.empty() || status.journal.sessions.back().outcome.empty()) {
     status.state = "interrupted";
-  } else {
+  } else if (status.journal.sessions.back().outcome != "submitted") {
     status.state = status.journal.sessions.back().outcome;
+  } else {
+    status.state = count("unknown") > 0       ? "unknown"
+                   : count("failed") > 0      ? "failed"
+                   : count("interrupted") > 0 ? "interrupted"
+                                              : "stopped";
   }
+  if (!queue.problem.empty()) status.journal.warnings.push_back("Slurm does not tell how jobs stand: " + queue.problem);
   return status;
 }
 
@@ -107,18 +195,17 @@ std::string status_text(const RunStatus& status, const journal::RunDirectory& ru
     counts += (counts.empty() ? "" : ", ") + std::to_string(count) + " " + state;
   }
   std::string text = status.id + ": " + status.state + " (" + counts + ")\n";
-  const bool held = status.state == "running";
   Table table({"job", "kind", "state", "attempts", "time", ""});
   for (const plan::Job& job : status.plan.jobs) {
     const JobRecord* record = status.journal.find(job.spec.job);
-    const std::string state = state_text(record, held);
+    const std::string& state = status.states.at(job.spec.job);
     std::string time = "-", note;
     std::size_t attempts = 0;
     if (record != nullptr) {
       attempts = record->attempts.size();
       const double seconds = record->attempts.empty() ? -1 : seconds_of(record->attempts.back(), state == "running");
       if (seconds >= 0) time = duration_text(seconds);
-      note = remark(*record, state, run);
+      note = remark(status, job.spec.job, *record, state, run);
     }
     const std::string parameters = parameters_text(job.parameters, job.spec.stage);
     if (!parameters.empty()) note = parameters + (note.empty() ? "" : "; " + note);
@@ -126,23 +213,27 @@ std::string status_text(const RunStatus& status, const journal::RunDirectory& ru
   }
   text += table.text("  ");
   for (const std::string& warning : status.journal.warnings) text += "warning: " + warning + "\n";
-  if (status.state != "running" && status.state != "completed")
+  if (status.state != "running" && status.state != "completed" && status.state != "unknown")
     text += "Continue it with: braise resume " + run.path().string() + "\n";
   return text;
 }
 
 nlohmann::json status_json(const RunStatus& status, const journal::RunDirectory& run) {
-  const bool held = status.state == "running";
   nlohmann::json jobs = nlohmann::json::array();
   for (const plan::Job& job : status.plan.jobs) {
     nlohmann::json entry = {{"job", job.spec.job}, {"kind", job.spec.kind}, {"parameters", job.parameters}};
     const JobRecord* record = status.journal.find(job.spec.job);
-    entry["state"] = state_text(record, held);
+    entry["state"] = status.states.at(job.spec.job);
     entry["attempts"] = nlohmann::json::array();
     if (record != nullptr) {
       if (!attempt_dir(*record).empty()) entry["attempt_dir"] = attempt_dir(*record);
       if (!record->reason.empty()) entry["reason"] = record->reason;
       if (!record->by.empty()) entry["blocked_by"] = record->by;
+      if (!record->slurm_job.empty()) entry["slurm_job"] = record->slurm_job;
+      if (const auto queued = status.queue.find(job.spec.job); queued != status.queue.end()) {
+        entry["slurm"] = {
+            {"state", queued->second.state}, {"reason", queued->second.reason}, {"nodes", queued->second.nodes}};
+      }
       if (!record->from_run.empty()) entry["reused_from"] = record->from_run;
       for (const AttemptRecord& attempt : record->attempts) {
         entry["attempts"].push_back({{"folder", attempt.name.path()},

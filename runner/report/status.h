@@ -8,6 +8,7 @@
 
 #include "runner/journal/replay.h"
 #include "runner/journal/run_directory.h"
+#include "runner/launch/slurm/client.h"
 #include "runner/plan/plan.h"
 
 namespace braise::report {
@@ -16,17 +17,30 @@ namespace braise::report {
 struct RunStatus {
   std::string id;
   std::string recipe;
-  /// "running"; "completed" (every job finished), "failed", "stopped"; "interrupted": its runner was killed.
+  /// "running" (also while its jobs wait in Slurm's queue); "completed" (every job finished), "failed", "stopped";
+  /// "interrupted": its runner was killed, or Slurm ended its jobs; "unknown": Slurm does not answer.
   std::string state;
   std::int64_t started_us = 0;
   std::int64_t ended_us = 0;          ///< 0: running or not known
   std::map<std::string, int> counts;  ///< jobs by state
   plan::Plan plan;
   journal::RunState journal;
+  std::map<std::string, std::string> states;  ///< of each job: as in the journal, or "queued", "interrupted", "unknown"
+  /// What Slurm says of the jobs of the latest submission, by job.
+  std::map<std::string, launch::slurm::QueueEntry> queue;
 };
 
+/// What Slurm says of a run's jobs now.
+struct Queue {
+  std::vector<launch::slurm::QueueEntry> entries;
+  std::string problem;  ///< why it is not known; empty where it is
+};
+
+/// Asks Slurm about a run; nothing where no job of it was ever submitted. Waits up to `patience` for an answer.
+Queue ask_queue(const journal::RunDirectory& run, std::chrono::milliseconds patience = std::chrono::seconds(20));
+
 /// Errors: core::Error where the plan cannot be read.
-RunStatus read_status(const journal::RunDirectory& run);
+RunStatus read_status(const journal::RunDirectory& run, const Queue& queue);
 
 /// What an attempt last told in its metrics.jsonl (telemetry::take_in); null where it told nothing.
 nlohmann::json latest_metrics(const std::filesystem::path& attempt_dir);

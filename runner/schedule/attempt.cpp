@@ -126,6 +126,7 @@ void Attempt::launch(launch::Launcher& launcher) {
   order.scratch_dir = run_.path() / name_.scratch();
   order.command = {options_.worker.string(), run_.job_file(name_.job).string(), "--attempt",
                    order.attempt_dir.string()};
+  order.command.insert(order.command.end(), options_.worker_options.begin(), options_.worker_options.end());
   order.ranks = spec_.resources.ranks();
   order.threads = spec_.resources.threads;
   if (!share_.oversubscribed) order.cores = share_.cores;

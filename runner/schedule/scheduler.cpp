@@ -19,8 +19,8 @@
 #include "runner/plan/bind.h"
 #include "runner/schedule/attempt.h"
 #include "runner/schedule/capacity.h"
+#include "runner/schedule/records.h"
 #include "runner/schedule/reuse.h"
-#include "stages/registry.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 
@@ -44,20 +44,6 @@ std::string gibibytes(std::uint64_t bytes) {
   std::array<char, 32> text{};
   std::snprintf(text.data(), text.size(), "%.1f GiB", static_cast<double>(bytes) / (1ull << 30));
   return text.data();
-}
-
-json to_json(const std::map<std::string, stages::Output>& outputs) {
-  json object = json::object();
-  for (const auto& [name, output] : outputs) object[name] = output.to_json();
-  return object;
-}
-
-json event_of(const char* what, const AttemptName& attempt) {
-  return {{"event", what}, {"job", attempt.job}, {"attempt", attempt.number}, {"token", attempt.token}};
-}
-
-json number(const std::optional<int>& value) {
-  return value ? json(*value) : json(nullptr);
 }
 
 /// Empties the scratch of what a killed runner's attempts left; the lock is ours.
@@ -168,7 +154,7 @@ class Scheduler {
     if (completion.recorded) return;
     // Its runner was killed between the worker's last word and its own.
     job.spec.fingerprint = completion.fingerprint;
-    job.reusable = is_reusable(job);
+    job.reusable = is_reusable(job.plan->spec.kind);
     record_completed(job, completion.attempt);
   }
 
@@ -210,11 +196,8 @@ class Scheduler {
       return jobs_[by_name_.at(needed)].completed;
     });
     job.spec.run_id = run_.id();
-    job.reusable = is_reusable(job);
-    const fs::path file = run_.job_file(job.spec.job);
-    const std::string text = stages::job_text(job.spec);
-    io::create_directories_durably(file.parent_path());
-    if (!fs::exists(file) || io::read_file(file) != text) io::write_file_durably(file, text);
+    job.reusable = is_reusable(job.plan->spec.kind);
+    write_job_file(run_, job.spec);
     if (job.reusable && !options_.fresh) job.finished_elsewhere = index_.find(job.spec.fingerprint);
     job.prepared = true;
   }
@@ -227,12 +210,7 @@ class Scheduler {
     if (!share.oversubscribed) {
       for (const launch::Core& core : share.cores) cores.push_back(core.number);
     }
-    json event = event_of("attempt_started", name);
-    event["fingerprint"] = job.spec.fingerprint;
-    event["ranks"] = job.spec.resources.ranks();
-    event["threads"] = job.spec.resources.threads;
-    event["cores"] = cores;
-    writer_.append(std::move(event));
+    record_started(writer_, name, job.spec, cores);
     observer_.attempt_started(name, job.spec);
     job.state = JobState::running;
     Attempt attempt(run_, job.spec, name, std::move(share), options_);
@@ -254,11 +232,6 @@ class Scheduler {
   }
 
   // Taking over finished jobs.
-
-  bool is_reusable(const Job& job) const {
-    const stages::StageDescriptor* kind = stages::find_kind(job.plan->spec.kind);
-    return kind != nullptr && kind->reusable;
-  }
 
   void start_reuse(std::size_t i) {
     Job& job = jobs_[i];
@@ -286,12 +259,7 @@ class Scheduler {
       ready_.insert(reuse_job_);
       return;
     }
-    json event = event_of("job_reused", reuse_name_);
-    event["fingerprint"] = job.spec.fingerprint;
-    event["outputs"] = to_json(completed.outputs);
-    event["from_run"] = from.run;
-    event["from_job"] = from.job;
-    writer_.append(std::move(event));
+    record_reused(writer_, reuse_name_, job.spec.fingerprint, completed, from);
     job.completed = std::move(completed);
     note_finished(job);
     job.state = JobState::reused;
@@ -324,12 +292,7 @@ class Scheduler {
   void end_attempt(std::size_t i, const Attempt& attempt, const launch::Ending& ending, const Verdict& verdict,
                    plan::Completed completed) {
     Job& job = jobs_[i];
-    json event = event_of("attempt_ended", attempt.name());
-    event["outcome"] = journal::to_string(verdict.state);
-    event["exit_code"] = number(ending.exit_code);
-    event["signal"] = number(ending.signal);
-    event["reason"] = verdict.reason;
-    writer_.append(std::move(event));
+    record_ended(writer_, attempt.name(), ending, verdict);
     capacity_.give_back(attempt.share());
     job.state = JobState::waiting;
     if (verdict.state == AttemptState::failed) ++job.failures;
@@ -354,10 +317,7 @@ class Scheduler {
   }
 
   void record_completed(Job& job, const AttemptName& name) {
-    json event = event_of("job_completed", name);
-    event["fingerprint"] = job.spec.fingerprint;
-    event["outputs"] = to_json(job.completed.outputs);
-    writer_.append(std::move(event));
+    schedule::record_completed(writer_, name, job.spec.fingerprint, job.completed);
     note_finished(job);
   }
 

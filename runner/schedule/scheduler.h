@@ -16,10 +16,11 @@
 namespace braise::schedule {
 
 struct Options {
-  std::filesystem::path worker;      ///< the program of every rank: an absolute path to braise-worker
-  std::vector<std::string> command;  ///< this process's command line, for the journal
-  bool fresh = false;                ///< run every job that is left, even where an equal one was finished by some run
-  bool fail_fast = false;            ///< after the first failed job, stop all others
+  std::filesystem::path worker;             ///< the program of every rank: an absolute path to braise-worker
+  std::vector<std::string> worker_options;  ///< added to every rank's command line
+  std::vector<std::string> command;         ///< this process's command line, for the journal
+  bool fresh = false;      ///< run every job that is left, even where an equal one was finished by some run
+  bool fail_fast = false;  ///< after the first failed job, stop all others
   /// How long a job that was asked to stop may take before it is killed. Long enough to write a large checkpoint: a
   /// hung job is found by its heartbeats, and a person in a hurry asks twice.
   std::chrono::milliseconds stop_grace{120'000};

@@ -86,7 +86,7 @@ struct Small {
 TEST_CASE("each command has help with an example") {
   const test::Finished help = braise({"--help"});
   CHECK(help.status == 0);
-  for (const char* command : {"validate", "plan", "run", "resume", "status", "logs", "cancel", "runs", "clean",
+  for (const char* command : {"validate", "plan", "run", "submit", "resume", "status", "logs", "wait", "cancel", "runs", "clean",
                               "inspect", "export", "import", "compare", "schema", "kinds", "version", "completion"}) {
     INFO(command);
     CHECK(help.out.find(std::string("  ") + command + " ") != std::string::npos);

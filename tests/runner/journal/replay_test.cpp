@@ -75,12 +75,9 @@ json stage_completed(const AttemptName& name) {
   return attempt_event("stage_completed", name, {{"outputs", sample_outputs("x")}});
 }
 json worker_started(const AttemptName& name) {
-  return attempt_event("worker_started", name,
-                       {{"ranks", 2},
-                        {"hosts", {"h", "h"}},
-                        {"pids", {11, 12}},
-                        {"tiers", {"avx2", "avx2"}},
-                        {"threads", 1}});
+  return attempt_event(
+      "worker_started", name,
+      {{"ranks", 2}, {"hosts", {"h", "h"}}, {"pids", {11, 12}}, {"tiers", {"avx2", "avx2"}}, {"threads", 1}});
 }
 json session(int number) {
   return sample_event("runner_started", {{"session", number}, {"pid", 7}, {"host", "h"}, {"command", {"braise"}}});
@@ -309,6 +306,55 @@ TEST_CASE("10,000 events are replayed") {
   REQUIRE(state.jobs.size() == 3333);
   CHECK(std::all_of(state.jobs.begin(), state.jobs.end(),
                     [](const auto& job) { return job.second.attempts.size() == 1; }));
+}
+
+TEST_CASE("supervisors of Slurm jobs follow the runner that submitted them, by their attempts") {
+  const auto supervisor = [](int restart) {
+    return sample_event("supervisor_started", {{"session", 1},
+                                               {"job", "a"},
+                                               {"slurm_job", "12_0"},
+                                               {"restart", restart},
+                                               {"host", "n1"},
+                                               {"pid", 7},
+                                               {"nodes", "n1"}});
+  };
+  Journal journal;
+  journal.add("runner-1", session(1))
+      .add("runner-1", sample_event("group_submitted",
+                                    {{"group", "a"}, {"slurm_job", "12"}, {"jobs", {"a", "b"}}, {"indices", {0, 1}}}))
+      .add("runner-1", sample_event("runner_ended", {{"outcome", "submitted"}}));
+  // By name, the file of the later one comes first.
+  journal.add("slurm-z", supervisor(0)).add("slurm-z", started(kFirst));
+  journal.add("slurm-a", supervisor(1)).add("slurm-a", started(kSecond));
+  RunState state = replay(journal.files);
+  CHECK(state.warnings.empty());
+  CHECK(state.sessions.back().submitted);
+  CHECK(state.find("a")->slurm_job == "12_0");
+  CHECK(state.find("b")->slurm_job == "12_1");
+  REQUIRE(state.find("a")->attempts.size() == 2);
+  CHECK(state.find("a")->attempts[0].state == AttemptState::lost);
+  CHECK(state.find("a")->attempts[1].state == AttemptState::running);
+  CHECK(state.find("a")->attempts[1].session == 1);
+
+  // The ghost of the first attempt ends later: the second one's word stands.
+  journal.add("slurm-z", ended(kFirst, "failed", "a ghost"));
+  journal.add("slurm-a", ended(kSecond, "stopped"));
+  journal.add("slurm-a",
+              sample_event("job_requeued",
+                           {{"job", "a"}, {"slurm_job", "12_0"}, {"reason", "its time was up"}, {"off_nodes", ""}}));
+  state = replay(journal.files);
+  CHECK(state.state_of("a") == JobState::waiting);
+  CHECK(state.find("a")->reason == "its time was up");
+  CHECK_FALSE(state.find("a")->given_up);
+  journal.add("slurm-a", sample_event("job_failed", {{"job", "a"}, {"reason", "no"}}));
+  CHECK(replay(journal.files).find("a")->given_up);
+
+  // The next session begins anew.
+  journal.add("runner-2", session(2));
+  state = replay(journal.files);
+  CHECK(state.state_of("a") == JobState::waiting);
+  CHECK(state.find("a")->slurm_job.empty());
+  CHECK_FALSE(state.find("a")->given_up);
 }
 
 }  // namespace

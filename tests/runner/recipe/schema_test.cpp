@@ -17,7 +17,7 @@ using nlohmann::json;
 
 /// The schema files that a recipe is checked by.
 std::vector<std::string> recipe_schema_files() {
-  std::vector<std::string> files = {"recipe.schema.json", "resources.schema.json"};
+  std::vector<std::string> files = {"recipe.schema.json", "resources.schema.json", "slurm.schema.json", "site.schema.json"};
   for (const stages::StageDescriptor* kind : stages::registry()) {
     files.push_back("stage." + std::string(kind->kind) + ".schema.json");
   }
@@ -83,7 +83,7 @@ TEST_CASE("every key has a description, an example, and a default where it may b
       const std::string name = place.substr(place.rfind('.') + 1);
       static const std::set<std::string> kRequired = {"kind",   "recipe", "name",     "stages", "input",
                                                       "path",   "model",  "prompts",  "data",   "batch",
-                                                      "global", "micro",  "sequence", "match"};
+                                                      "global", "micro",  "sequence", "match",  "site"};
       const bool is_required = kRequired.contains(name);
       CHECK((is_required || property.contains("default") || property.contains("x-default")));
       const bool object = property.value("type", "") == "object" || property.contains("allOf");
@@ -118,7 +118,7 @@ TEST_CASE("the schema names the kinds that the registry has") {
   for (const std::string& kind : kinds) {
     REQUIRE(compiled.map->by_kind.contains(kind));
     // What every stage has, every kind has.
-    for (const char* common : {"kind", "resources", "after", "seed"}) {
+    for (const char* common : {"kind", "resources", "slurm", "after", "seed"}) {
       CHECK(compiled.map->by_kind.at(kind)->map->find(common) != nullptr);
     }
   }

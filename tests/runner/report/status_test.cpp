@@ -29,6 +29,8 @@ struct Run {
     status.id = "small";
     status.state = run_state;
     status.counts = {{"job", 1}};
+    const bool interrupted = state == journal::JobState::running && run_state != "running";
+    status.states["pretrain"] = interrupted ? "interrupted" : journal::to_string(state);
     journal::JobRecord& record = status.journal.jobs["pretrain"];
     record.state = state;
     record.attempts.emplace_back();

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runner/cli/new_run.h"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "kernels/core/error.h"
+#include "runner/journal/provenance.h"
+#include "runner/launch/machine.h"
+#include "stages/shared/io/file.h"
+#include "stages/shared/yaml/parse.h"
+
+namespace braise::cli {
+
+std::vector<std::string> own_command() {
+  std::vector<std::string> words;
+  const std::string text = io::read_file("/proc/self/cmdline");
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\0', begin), text.size());
+    words.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words;
+}
+
+journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& planned,
+                               const std::filesystem::path& runs) {
+  const launch::Machine machine = launch::this_machine();
+  journal::Provenance provenance;
+  provenance.command = own_command();
+  provenance.cores = static_cast<int>(machine.cores.size());
+  provenance.memory_bytes = machine.memory_bytes;
+  provenance.sources = planned.document.sources;
+  provenance.overrides = recipe.overrides;
+  provenance.environment = planned.made.first.environment;
+  const journal::RunFiles files = {planned.document.sources.front().text, yaml::to_text(planned.made.first.resolved),
+                                   planned.made.plan.to_json().dump(1) + "\n", journal::provenance_text(provenance)};
+  return journal::RunDirectory::create(runs, planned.made.plan.recipe_name, files);
+}
+
+plan::Plan read_plan(const journal::RunDirectory& run) {
+  return plan::Plan::from_json(nlohmann::json::parse(io::read_file(run.plan_file()), nullptr, false));
+}
+
+journal::RunLock take_run(const journal::RunDirectory& run) {
+  try {
+    return run.lock();
+  } catch (const core::Error& error) {
+    throw UsageError(error.what());
+  }
+}
+
+TellsFolder::~TellsFolder() {
+  std::printf("%s\n", path_.c_str());
+  std::fflush(stdout);
+}
+
+}  // namespace braise::cli

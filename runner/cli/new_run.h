@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runner/cli/common.h"
+#include "runner/journal/run_directory.h"
+
+namespace braise::cli {
+
+/// This process's command line.
+std::vector<std::string> own_command();
+
+/// Makes the run directory of a planned recipe, with its provenance.
+journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& planned,
+                               const std::filesystem::path& runs);
+
+/// A run's plan. Errors: core::Error where it cannot be read.
+plan::Plan read_plan(const journal::RunDirectory& run);
+
+/// Takes the run for this process. Errors: UsageError saying who holds it.
+journal::RunLock take_run(const journal::RunDirectory& run);
+
+/// Prints the run's folder as the last line on standard output, whatever way the command ends.
+class TellsFolder {
+ public:
+  explicit TellsFolder(const journal::RunDirectory& run) : path_(run.path()) {}
+  ~TellsFolder();
+  TellsFolder(const TellsFolder&) = delete;
+  TellsFolder& operator=(const TellsFolder&) = delete;
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace braise::cli

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace braise::launch::slurm {
+
+/// A job as squeue shows it.
+struct QueueEntry {
+  std::string id;       ///< "12", or "12_3" of an array
+  std::string state;    ///< "PENDING", "RUNNING", "COMPLETED", ...
+  std::string reason;   ///< why it is pending: "Dependency"
+  std::string nodes;    ///< where it runs: "n[1-2]"
+  std::string comment;  ///< as given at submission
+
+  /// Whether it may still run, or run again.
+  bool is_alive() const;
+};
+
+/// Talks to Slurm by its commands (sbatch, squeue, scontrol, scancel, sacct), which must be on PATH. A controller that
+/// does not answer, or is too busy, is asked again after longer and longer pauses; what it refuses for good is not.
+/// Errors: core::Error with Slurm's own words.
+class Client {
+ public:
+  /// Told once for each thing that has to be asked again.
+  std::function<void(const std::string& why)> on_wait = [](const std::string&) {};
+  /// How long something is asked again before that is an error.
+  std::chrono::milliseconds patience = std::chrono::minutes(10);
+
+  /// Submits a script from `folder`, and gives the job's number. A submission whose answer got lost is found again by
+  /// its comment, so that none is made twice. `dependency` as sbatch takes it, or empty.
+  std::string submit(const std::filesystem::path& folder, const std::filesystem::path& script,
+                     const std::string& comment, const std::string& dependency) const;
+
+  /// The user's jobs that bear a comment beginning with `prefix`, an entry for each job of an array; also those that
+  /// ended a few minutes ago.
+  std::vector<QueueEntry> queue(const std::string& prefix) const;
+
+  /// How the accounts say that jobs ended, by id ("12", "12_3"): "TIMEOUT", "NODE_FAIL", ... Empty for jobs they do not
+  /// know, and where the cluster keeps none.
+  std::map<std::string, std::string> ended_states(const std::vector<std::string>& ids) const;
+
+  /// Takes jobs out of the queue, and ends those that run: only those that wait where `pending_only`.
+  void cancel(const std::vector<std::string>& ids, bool pending_only) const;
+
+  /// Sends a signal to the batch scripts of running jobs. One that has just ended is no error.
+  void signal(const std::vector<std::string>& ids, const std::string& signal) const;
+
+  /// Puts a running job back into the queue, off the given nodes (empty: any) from then on.
+  void requeue(const std::string& id, const std::string& off_nodes) const;
+
+  /// When the job's time is up, in seconds since 1970; nothing where it has no limit.
+  std::optional<std::int64_t> end_time(const std::string& id) const;
+
+  /// How many jobs an array may have.
+  int max_array_size() const;
+
+ private:
+  std::string ask(const std::string& program, const std::vector<std::string>& arguments,
+                  const std::filesystem::path& folder = {}, const std::function<bool()>& done_already = {}) const;
+};
+
+/// Whether the message of a Slurm command says that trying again is of no use.
+bool is_refusal(const std::string& message);
+
+/// Seconds of "1-02:03:04", "02:03:04" or "03:04"; nothing for "UNLIMITED" and the like.
+std::optional<std::int64_t> parse_duration(const std::string& text);
+
+}  // namespace braise::launch::slurm

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runner/schedule/supervisor.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+
+#include "kernels/core/error.h"
+#include "runner/journal/event.h"
+#include "runner/journal/finished.h"
+#include "runner/plan/bind.h"
+#include "runner/schedule/attempt.h"
+#include "runner/schedule/records.h"
+#include "stages/shared/io/digest.h"
+#include "stages/shared/io/file.h"
+
+namespace braise::schedule {
+namespace fs = std::filesystem;
+using journal::AttemptName;
+using journal::AttemptState;
+using nlohmann::json;
+namespace {
+
+/// So many attempts in a row that ended, through no fault of their own, without leaving anything: then it is the job
+/// that does not fit its time or its nodes.
+constexpr int kMostFruitless = 3;
+
+/// How often files are looked at that other processes write.
+constexpr auto kLookAround = std::chrono::seconds(2);
+
+/// How often a supervisor that has lost its job looks what became of it.
+constexpr auto kWatchInterval = std::chrono::seconds(10);
+
+/// How long after the ranks' end Slurm may take to tell of its part in it.
+constexpr auto kNewsDelay = std::chrono::seconds(2);
+
+/// How long Slurm may take to end a job that it was asked to requeue.
+constexpr auto kRequeuePatience = std::chrono::minutes(5);
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
+
+/// Whether an attempt left something that another goes on from: any file in a folder of its own.
+bool left_something(const fs::path& attempt_dir) {
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(attempt_dir, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry.depth() > 0 && entry->is_regular_file(error)) return true;
+  }
+  return false;
+}
+
+class Supervisor {
+ public:
+  Supervisor(const plan::Plan& plan, const journal::RunDirectory& run, const Supervision& what,
+             launch::Launcher& launcher, const Options& options, Observer& observer, SupervisorSignals& signals)
+      : run_(run),
+        what_(what),
+        launcher_(launcher),
+        options_(options),
+        observer_(observer),
+        signals_(signals),
+        job_(*plan.find(what.job)),
+        writer_(run.journal_dir(),
+                "slurm-" + what.slurm_job + "-" + std::to_string(what.restart) + "-" + io::random_hex(6)) {}
+
+  SupervisorEnd run() {
+    const journal::RunState before = journal::replay(run_);
+    if (const auto settled = settled_end(before)) return *settled;
+    session_writer_ = before.sessions.back().writer;
+    writer_.append({{"event", "supervisor_started"},
+                    {"session", what_.session},
+                    {"job", what_.job},
+                    {"slurm_job", what_.slurm_job},
+                    {"restart", what_.restart},
+                    {"host", host_name()},
+                    {"pid", ::getpid()},
+                    {"nodes", what_.nodes}});
+    bind(before);
+    if (!begin_numbers(before)) return watch();
+    count_earlier(before);
+    for (;;) {
+      if (const std::string why = hopeless(); !why.empty()) {
+        writer_.append({{"event", "job_failed"}, {"job", what_.job}, {"reason", why}});
+        observer_.job_ended(what_.job, journal::JobState::failed, why);
+        return SupervisorEnd::failed;
+      }
+      const std::optional<SupervisorEnd> end = make_attempt();
+      if (end) return *end;
+      if (!claim(number_ + 1)) return watch();
+    }
+  }
+
+ private:
+  /// What the journal says already.
+  std::optional<SupervisorEnd> settled_end(const journal::RunState& state) const {
+    if (state.sessions.empty() || state.sessions.back().number != what_.session) return SupervisorEnd::superseded;
+    if (const journal::JobRecord* record = state.find(what_.job)) {
+      if (record->completion) return SupervisorEnd::completed;
+      if (record->given_up) return SupervisorEnd::failed;
+    }
+    if (state.sessions.back().stop_requested) return SupervisorEnd::stopped;
+    return std::nullopt;
+  }
+
+  int failures_of(const journal::JobRecord& record) const {
+    int failures = 0;
+    for (const journal::AttemptRecord& attempt : record.attempts) {
+      if (attempt.state == AttemptState::failed && attempt.session == what_.session) ++failures;
+    }
+    return failures;
+  }
+
+  void bind(const journal::RunState& state) {
+    for (const std::string& needed : job_.needs) {
+      const journal::JobRecord* record = state.find(needed);
+      if (record == nullptr || !record->completion) {
+        throw core::Error("job " + what_.job + " needs " + needed + ", which is not completed");
+      }
+    }
+    spec_ = plan::bind(job_, [&](const std::string& needed) -> const plan::Completed& {
+      return state.find(needed)->completion->completed;
+    });
+    spec_.run_id = run_.id();
+    write_job_file(run_, spec_);
+  }
+
+  fs::path claims() const { return run_.job_dir(what_.job) / "claims"; }
+
+  /// Takes the attempt's number, unless another supervisor has it.
+  bool claim(int number) {
+    const fs::path file = claims() / std::to_string(number);
+    const io::FileDescriptor made(::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    if (!made && errno == EEXIST) return false;
+    if (!made) core::fail_errno("cannot create " + file.string());
+    io::write_all(made.get(), writer_.name() + "\n", file);
+    number_ = number;
+    return true;
+  }
+
+  /// The first number of this supervisor: above all that were ever claimed.
+  bool begin_numbers(const journal::RunState& before) {
+    io::create_directories_durably(claims());
+    int highest = 0;
+    if (const journal::JobRecord* record = before.find(what_.job)) highest = record->last_attempt;
+    for (const fs::directory_entry& entry : fs::directory_iterator(claims())) {
+      const std::string name = entry.path().filename().string();
+      int number = 0;
+      if (std::from_chars(name.data(), name.data() + name.size(), number).ec == std::errc())
+        highest = std::max(highest, number);
+    }
+    return claim(highest + 1);
+  }
+
+  bool is_superseded() const { return fs::exists(claims() / std::to_string(number_ + 1)); }
+
+  /// What earlier supervisors of this session came to.
+  void count_earlier(const journal::RunState& before) {
+    const journal::JobRecord* record = before.find(what_.job);
+    if (record == nullptr) return;
+    failures_ = failures_of(*record);
+    for (const journal::AttemptRecord& attempt : record->attempts) {
+      if (attempt.session != what_.session || attempt.state == AttemptState::failed) continue;
+      count_fruit(attempt.name);
+    }
+    if (!record->reason.empty()) last_reason_ = record->reason;
+  }
+
+  void count_fruit(const AttemptName& attempt) {
+    fruitless_ = left_something(run_.path() / attempt.path()) ? 0 : fruitless_ + 1;
+  }
+
+  std::string hopeless() const {
+    if (failures_ > job_.spec.resources.retries) return last_reason_;
+    if (fruitless_ < kMostFruitless) return "";
+    return std::to_string(fruitless_) +
+           " attempts in a row have left nothing to go on from: too little time to save anything in (slurm.time, "
+           "checkpoint.every), or nodes that fail";
+  }
+
+  /// Makes one attempt; nothing where another is to be made at once.
+  std::optional<SupervisorEnd> make_attempt() {
+    const AttemptName name{what_.job, number_, io::random_hex(6)};
+    record_started(writer_, name, spec_, json::array());
+    observer_.attempt_started(name, spec_);
+    Share share;
+    share.oversubscribed = true;  // Slurm binds
+    Attempt attempt(run_, spec_, name, std::move(share), options_);
+    std::optional<Evidence> evidence;
+    try {
+      attempt.launch(launcher_);
+      evidence = drive(attempt);
+    } catch (const core::Error& error) {
+      evidence.emplace();
+      evidence->ending.explanation = error.what();
+    }
+    if (superseded_) return watch();
+    plan::Completed completed{name.path(), {}};
+    if (evidence->report.outputs) {
+      completed.outputs = *evidence->report.outputs;
+      evidence->bad_output = bad_output(run_, job_, completed);
+    }
+    Verdict verdict = judge(*evidence);
+    if (verdict.state == AttemptState::failed && is_unexplained(*evidence) && are_nodes_gone()) {
+      terminated_ = true;
+      verdict = {AttemptState::stopped, "Slurm has taken the nodes away"};
+    }
+    record_ended(writer_, name, evidence->ending, verdict);
+    if (verdict.state == AttemptState::failed) {
+      ++failures_;
+      last_reason_ = verdict.reason;
+    }
+    const bool ends_here = stopped_ || terminated_;
+    const bool again = verdict.state == AttemptState::failed && failures_ <= spec_.resources.retries && !ends_here;
+    observer_.attempt_ended(name, verdict.state, verdict.reason, again);
+    if (verdict.state == AttemptState::completed) return complete(name, completed);
+    if (ends_here) return SupervisorEnd::stopped;
+    if (verdict.state == AttemptState::failed) return std::nullopt;
+    // It stopped, and nobody has asked for that but the clock.
+    count_fruit(name);
+    if (fruitless_ >= kMostFruitless) return std::nullopt;
+    return requeue("its time was up");
+  }
+
+  /// Whether ranks ended without a word of theirs or of this supervisor's.
+  static bool is_unexplained(const Evidence& evidence) {
+    return evidence.report.failure.empty() && !evidence.report.outputs && evidence.condemned.empty();
+  }
+
+  /// Whether it is Slurm that has ended them. It tells the batch script last, and its own books a little later.
+  bool are_nodes_gone() {
+    for (Clock::time_point until = Clock::now() + kNewsDelay; Clock::now() < until && !is_superseded();) {
+      if (terminated_ || signals_.terminate.take() > 0) return true;
+      wait(-1, std::chrono::milliseconds(200));
+    }
+    try {
+      return is_superseded() || !what_.is_running();
+    } catch (const core::Error& error) {
+      observer_.warning(error.what());
+      return false;
+    }
+  }
+
+  SupervisorEnd complete(const AttemptName& name, const plan::Completed& completed) {
+    record_completed(writer_, name, spec_.fingerprint, completed);
+    if (is_reusable(spec_.kind)) {
+      journal::FinishedIndex(run_.runs_dir()).add(spec_.fingerprint, {run_.id(), what_.job, completed});
+    }
+    observer_.job_ended(what_.job, journal::JobState::completed, "");
+    return SupervisorEnd::completed;
+  }
+
+  SupervisorEnd requeue(const std::string& reason) {
+    writer_.append({{"event", "job_requeued"},
+                    {"job", what_.job},
+                    {"slurm_job", what_.slurm_job},
+                    {"reason", reason},
+                    {"off_nodes", ""}});
+    what_.requeue("");
+    const Clock::time_point give_up = Clock::now() + kRequeuePatience;
+    while (Clock::now() < give_up && signals_.terminate.take() == 0) wait(-1, std::chrono::seconds(1));
+    return SupervisorEnd::requeued;
+  }
+
+  /// Looks after the attempt to its end.
+  Evidence drive(Attempt& attempt) {
+    Clock::time_point look_at = Clock::now(), look_around_at = Clock::now();
+    for (;;) {
+      if (std::optional<Evidence> evidence = attempt.poll(observer_)) return std::move(*evidence);
+      wait(attempt.event_fd(), options_.tick);
+      take_requests(attempt);
+      const Clock::time_point now = Clock::now();
+      if (now >= look_at) {
+        look_at = now + options_.tick;
+        attempt.look(observer_);
+      }
+      if (now < look_around_at) continue;
+      look_around_at = now + kLookAround;
+      if (!superseded_ && is_superseded()) {
+        superseded_ = true;
+        observer_.warning("another supervisor has taken over job " + what_.job + ": this attempt is ended");
+        attempt.kill();
+      }
+      for (const journal::StopMode mode : new_stop_requests()) ask(attempt, mode == journal::StopMode::kill);
+    }
+  }
+
+  void take_requests(Attempt& attempt) {
+    if (signals_.time_up.take() > 0) attempt.ask_stop();
+    if (signals_.terminate.take() > 0) {
+      terminated_ = true;
+      attempt.ask_stop();
+    }
+    for (int asked = signals_.stop.take(); asked > 0; --asked) ask(attempt, stopped_);
+  }
+
+  void ask(Attempt& attempt, bool at_once) {
+    stopped_ = true;
+    at_once ? attempt.kill() : attempt.ask_stop();
+  }
+
+  std::vector<journal::StopMode> new_stop_requests() {
+    std::vector<journal::StopMode> modes;
+    for (const fs::directory_entry& entry : fs::directory_iterator(run_.journal_dir())) {
+      const std::string name = entry.path().stem().string();
+      if (!name.starts_with("cancel-") || heard_.contains(name)) continue;
+      for (const json& event : journal::read_journal_file(run_.journal_dir(), name).events) {
+        heard_.insert(name);
+        if (event.at("event") != "stop_requested" || event.at("runner") != session_writer_) continue;
+        modes.push_back(event.at("mode") == "kill" ? journal::StopMode::kill : journal::StopMode::stop);
+      }
+    }
+    return modes;
+  }
+
+  /// After the job went to another supervisor: the Slurm job must not end before that one's, as it may be the same.
+  SupervisorEnd watch() {
+    for (;;) {
+      if (const auto settled = settled_end(journal::replay(run_))) return *settled;
+      for (Clock::time_point until = Clock::now() + kWatchInterval; Clock::now() < until;) {
+        if (signals_.terminate.take() > 0 || signals_.stop.take() > 0) return SupervisorEnd::stopped;
+        signals_.time_up.take();
+        wait(-1, kWatchInterval);
+      }
+    }
+  }
+
+  void wait(int fd, std::chrono::milliseconds most) {
+    std::vector<pollfd> events = {
+        {signals_.time_up.fd(), POLLIN, 0}, {signals_.terminate.fd(), POLLIN, 0}, {signals_.stop.fd(), POLLIN, 0}};
+    if (fd >= 0) events.push_back({fd, POLLIN, 0});
+    if (::poll(events.data(), events.size(), static_cast<int>(most.count())) < 0 && errno != EINTR) {
+      core::fail_errno("cannot wait for events");
+    }
+  }
+
+  const journal::RunDirectory& run_;
+  const Supervision& what_;
+  launch::Launcher& launcher_;
+  const Options& options_;
+  Observer& observer_;
+  SupervisorSignals& signals_;
+  const plan::Job& job_;
+  journal::Writer writer_;
+  std::string session_writer_;
+  stages::JobSpec spec_;
+  int number_ = 0;
+  int failures_ = 0;   ///< failed attempts of this session
+  int fruitless_ = 0;  ///< the latest ones in a row that left nothing, though they did not fail
+  std::string last_reason_;
+  std::set<std::string> heard_;  ///< cancel files that were read
+  bool superseded_ = false, stopped_ = false, terminated_ = false;
+};
+
+}  // namespace
+
+SupervisorEnd supervise(const plan::Plan& plan, const journal::RunDirectory& run, const Supervision& what,
+                        launch::Launcher& launcher, const Options& options, Observer& observer,
+                        SupervisorSignals& signals) {
+  if (plan.find(what.job) == nullptr) throw core::Error("the plan of " + run.id() + " has no job " + what.job);
+  return Supervisor(plan, run, what, launcher, options, observer, signals).run();
+}
+
+}  // namespace braise::schedule

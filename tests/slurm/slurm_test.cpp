@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include "stages/shared/io/file.h"
+#include "tests/slurm/cluster.h"
+
+// A test on a virtual cluster; where there can be none it says so, and ctest counts it as skipped.
+#define NEEDS_SLURM()                                                       \
+  if (const std::string why = test::Cluster::missing(); !why.empty()) {     \
+    std::cout << "SKIPPED: no virtual Slurm cluster here: " << why << "\n"; \
+    return;                                                                 \
+  }
+
+namespace braise {
+namespace {
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+using nlohmann::json;
+
+constexpr int kSteps = 120;
+
+std::string training(int steps = kSteps) {
+  return R"(recipe: 1
+name: train
+resources: {workers_per_node: 2, host_memory: 256MiB}
+stages:
+  corpus:
+    kind: tokenize
+    input: /usr/share/dictd/devil.dict.dz
+    validation: {fraction: 0.1, take: tail}
+  pretrain:
+    kind: train
+    data: {tokens: "${stages.corpus.tokens}", sequence: 64}
+    model: {family: llama, layers: 2, hidden: 64, heads: 4, kv_heads: 2}
+    batch: {global: 16, micro: 2}
+    checkpoint: {every: 10, keep: 2}
+    steps: )" +
+         std::to_string(steps) + "\n";
+}
+
+/// A cluster with one run of a recipe on it.
+struct OnCluster {
+  test::Cluster cluster;
+  fs::path runs, recipe, run;
+
+  explicit OnCluster(const std::string& text)
+      : runs(cluster.folder() / "runs"), recipe(cluster.folder() / "recipe.yaml") {
+    io::write_file_durably(cluster.folder() / "letters.txt", "abcdefgh\n");
+    io::write_file_durably(recipe, text);
+  }
+
+  test::Finished submit(const fs::path& first_on_path = {}) {
+    const test::Finished finished =
+        cluster.braise({"submit", recipe, "--site", cluster.site(), "--runs", runs}, first_on_path);
+    std::istringstream lines(finished.out);
+    for (std::string line; std::getline(lines, line);) run = line;
+    return finished;
+  }
+
+  json status() const {
+    const test::Finished finished = cluster.braise({"status", run, "--json"});
+    INFO(finished.err);
+    REQUIRE(finished.status == 0);
+    return json::parse(finished.out);
+  }
+
+  std::string state(const std::string& job) const {
+    const json all = status();
+    for (const json& entry : all.at("jobs")) {
+      if (entry.at("job") == job) return entry.at("state");
+    }
+    return "no such job";
+  }
+
+  /// Waits for the run's end; what Slurm and the run have to say is shown where a check after it fails.
+  test::Finished wait() const { return cluster.run({"timeout", "150", test::program("braise"), "wait", run}); }
+
+  std::string story() const {
+    std::string text = cluster.braise({"status", run}).out + cluster.run({"squeue"}).out;
+    for (const char* folder : {"slurm/1", "slurm/2"}) {
+      if (!fs::exists(run / folder)) continue;
+      for (const auto& entry : fs::directory_iterator(run / folder)) {
+        if (entry.path().extension() == ".txt") {
+          text += "--- " + entry.path().filename().string() + "\n" + io::read_file(entry.path());
+        }
+      }
+    }
+    return text;
+  }
+
+  /// The attempt that goes on now, once it has done so many steps.
+  fs::path attempt_at_step(int step) const {
+    const fs::path attempts = run / "jobs/pretrain/attempts";
+    for (const Clock::time_point give_up = Clock::now() + 60s; Clock::now() < give_up;) {
+      for (const auto& entry : fs::exists(attempts) ? fs::directory_iterator(attempts) : fs::directory_iterator()) {
+        const fs::path metrics = entry.path() / "metrics.jsonl";
+        if (!fs::exists(metrics)) continue;
+        if (io::read_file(metrics).find("\"step\":" + std::to_string(step) + ",") != std::string::npos) {
+          return entry.path();
+        }
+      }
+      std::this_thread::sleep_for(50ms);
+    }
+    FAIL("the training does not come to step " << step << "\n" << story());
+    return {};
+  }
+
+  std::string node_of_pretrain() const {
+    const json all = status();
+    for (const json& entry : all.at("jobs")) {
+      if (entry.at("job") == "pretrain") return entry.at("slurm").at("nodes");
+    }
+    return "";
+  }
+
+  int attempts() const {
+    int count = 0;
+    for (const auto& entry : fs::directory_iterator(run / "jobs/pretrain/attempts")) count += entry.is_directory();
+    return count;
+  }
+};
+
+/// The run of a recipe on this machine without Slurm: what all others are held against.
+fs::path undisturbed(const fs::path& recipe, const fs::path& runs) {
+  const test::Finished finished = test::run_program({test::program("braise"), "run", recipe, "--runs", runs});
+  INFO(finished.err);
+  REQUIRE(finished.status == 0);
+  std::string line, last;
+  for (std::istringstream lines(finished.out); std::getline(lines, line);) last = line;
+  return last;
+}
+
+/// Ends the training by itself, with the bits of the undisturbed one.
+void check_same(const OnCluster& on, int steps = kSteps) {
+  const test::Finished ended = on.wait();
+  INFO(on.story());
+  REQUIRE(ended.status == 0);
+  const fs::path straight = undisturbed(on.recipe, on.cluster.folder() / "straight");
+  const test::Finished compared =
+      test::run_program({test::program("braise"), "compare", straight / "jobs/pretrain", on.run / "jobs/pretrain"});
+  INFO(compared.out << compared.err);
+  CHECK(compared.status == 0);
+  CHECK_THAT(compared.out, Catch::Contains("identical through step " + std::to_string(steps)));
+}
+
+TEST_CASE("a chain and a sweep go through Slurm by themselves") {
+  NEEDS_SLURM();
+  OnCluster on(R"(recipe: 1
+name: chain
+resources: {host_memory: 64MiB}
+vars: {d: 10ms}
+slurm: {max_running: 2}
+stages:
+  letters: {kind: tokenize, input: letters.txt}
+  wide: {kind: check, duration: 10ms, memory_size: 1MiB, gemm_size: 32, resources: {nodes: 2, workers_per_node: 2}, after: [letters]}
+  first: {kind: check, duration: "${vars.d}", memory_size: 1MiB, gemm_size: 32, after: [letters]}
+  second: {kind: check, duration: "${vars.d}", memory_size: 2MiB, gemm_size: 32, after: [first]}
+sweep: {vars.d: [10ms, 11ms, 12ms]}
+)");
+  const test::Finished submitted = on.submit();
+  INFO(submitted.err);
+  REQUIRE(submitted.status == 0);
+  CHECK_THAT(submitted.err, Catch::Contains("first: Slurm job"));
+  CHECK_THAT(submitted.err, Catch::Contains("an array of 3"));
+  CHECK(on.status().at("state") == "running");
+  const test::Finished ended = on.wait();
+  INFO(on.story());
+  CHECK(ended.status == 0);
+  const json status = on.status();
+  CHECK(status.at("state") == "completed");
+  CHECK(status.at("jobs").size() == 8);
+  CHECK(status.at("warnings").empty());
+  const std::string script = io::read_file(on.run / "slurm/1/first.sh");
+  CHECK_THAT(script, Catch::Contains("#SBATCH --array=0-2%2\n") && Catch::Contains("#SBATCH --partition=low\n"));
+  // Two nodes were two hosts' worth of ranks, as far as Slurm is concerned.
+  const std::string wide = io::read_file(on.run / "slurm/1/wide.sh");
+  CHECK_THAT(wide, Catch::Contains("#SBATCH --nodes=2\n") && Catch::Contains("#SBATCH --ntasks-per-node=2\n"));
+  CHECK(fs::exists(on.run / "slurm/1/site.yaml"));
+  const test::Finished again = on.cluster.braise({"resume", on.run});
+  INFO(again.err);
+  CHECK(again.status == 0);
+  CHECK_THAT(again.err, Catch::Contains("nothing is left to do"));
+  const test::Finished logs = on.cluster.braise({"logs", on.run, "letters"});
+  CHECK_THAT(logs.out, Catch::Contains("[letters.0]") && Catch::Contains("completed"));
+}
+
+TEST_CASE("a failed job takes those that need it out of the queue, and resume goes on") {
+  NEEDS_SLURM();
+  OnCluster on(R"(recipe: 1
+name: fails
+resources: {host_memory: 64MiB}
+stages:
+  letters: {kind: tokenize, input: letters.txt}
+  after: {kind: check, duration: 10ms, memory_size: 1MiB, gemm_size: 32, after: [letters]}
+)");
+  // A stage before it gives time to spoil the input of the one that fails.
+  const fs::path input = on.cluster.folder() / "letters.txt";
+  const test::Finished full = on.cluster.run({"scontrol", "update", "PartitionName=low", "State=DOWN"});
+  REQUIRE(full.status == 0);
+  REQUIRE(on.submit().status == 0);
+  io::write_file_durably(input, "other\n");
+  REQUIRE(on.cluster.run({"scontrol", "update", "PartitionName=low", "State=UP"}).status == 0);
+  const test::Finished ended = on.wait();
+  INFO(on.story());
+  CHECK(ended.status == 1);
+  CHECK(on.state("letters") == "failed");
+  CHECK(on.state("after") == "blocked");
+  io::write_file_durably(input, "abcdefgh\n");
+  const test::Finished resumed = on.cluster.braise({"resume", on.run});
+  INFO(resumed.err);
+  REQUIRE(resumed.status == 0);
+  CHECK(on.wait().status == 0);
+  CHECK(on.status().at("state") == "completed");
+}
+
+TEST_CASE("a cancelled run stops with what it has, and resume goes on to the same bits") {
+  NEEDS_SLURM();
+  OnCluster on(training());
+  REQUIRE(on.submit().status == 0);
+  on.attempt_at_step(15);
+  // While Slurm has it, nobody else may.
+  const test::Finished refused = on.cluster.braise({"resume", on.run});
+  CHECK(refused.status == 2);
+  CHECK_THAT(refused.err, Catch::Contains("still in Slurm's hands"));
+  CHECK(on.cluster.braise({"clean", on.run}).status == 2);
+  const test::Finished cancelled = on.cluster.braise({"cancel", on.run});
+  CHECK(cancelled.status == 0);
+  CHECK(on.wait().status == 1);
+  INFO(on.story());
+  CHECK(on.status().at("state") == "stopped");
+  CHECK(on.state("pretrain") == "stopped");
+  REQUIRE(on.cluster.braise({"resume", on.run}).status == 0);
+  check_same(on);
+  CHECK(on.attempts() == 2);
+}
+
+TEST_CASE("a requeued training goes on to the same bits") {
+  NEEDS_SLURM();
+  OnCluster on(training());
+  REQUIRE(on.submit().status == 0);
+  on.attempt_at_step(15);
+  const std::string id = on.cluster.run({"squeue", "-h", "-t", "R", "-o", "%i"}).out;
+  REQUIRE(on.cluster.run({"scontrol", "requeue", id.substr(0, id.find('\n'))}).status == 0);
+  check_same(on);
+  CHECK(on.attempts() == 2);
+}
+
+TEST_CASE("a preempted training saves, and goes on when its nodes are free again") {
+  NEEDS_SLURM();
+  OnCluster on(training());
+  REQUIRE(on.submit().status == 0);
+  on.attempt_at_step(15);
+  REQUIRE(on.cluster
+              .run({"sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--time=1",
+                    "--wrap=sleep 2"})
+              .status == 0);
+  check_same(on);
+  CHECK(on.attempts() == 2);
+  // It stopped by itself rather than being killed: its last words are there.
+  bool saved = false;
+  for (const auto& entry : fs::directory_iterator(on.run / "journal")) {
+    saved = saved || io::read_file(entry.path()).find("\"stage_stopped\"") != std::string::npos;
+  }
+  CHECK(saved);
+}
+
+TEST_CASE("a training whose node is lost goes on elsewhere") {
+  NEEDS_SLURM();
+  // Longer than Slurm takes to miss a node.
+  const int steps = 400;
+  OnCluster on(training(steps));
+  REQUIRE(on.submit().status == 0);
+  on.attempt_at_step(15);
+  const std::string node = on.node_of_pretrain();
+  int least = 2;
+  SECTION("taken out by the administrator") {
+    REQUIRE(on.cluster.run({"scontrol", "update", "NodeName=" + node, "State=DOWN", "Reason=test"}).status == 0);
+  }
+  SECTION("its slurmd killed, while the ranks live on") {
+    on.cluster.kill("slurmd." + node);
+    least = 1;  // they may be done before Slurm starts the job anew
+  }
+  check_same(on, steps);
+  CHECK(on.attempts() >= least);
+}
+
+TEST_CASE("a controller that is killed loses no job and starts none twice") {
+  NEEDS_SLURM();
+  OnCluster on(training());
+  SECTION("while a job waits for another") {
+    REQUIRE(on.submit().status == 0);
+    // Slurm itself writes down a few seconds later what it has taken, and loses what it has not.
+    std::this_thread::sleep_for(6s);
+    on.cluster.kill("slurmctld");
+    on.cluster.start_controller();
+  }
+  SECTION("within a second of a start") {
+    REQUIRE(on.submit().status == 0);
+    on.attempt_at_step(1);
+    on.cluster.kill("slurmctld");
+    on.cluster.start_controller();
+  }
+  SECTION("before the submission, and back during it") {
+    on.cluster.kill("slurmctld");
+    std::thread back([&] {
+      std::this_thread::sleep_for(12s);  // sbatch itself gives up after some nine
+      on.cluster.start_controller();
+    });
+    const test::Finished submitted = on.submit();
+    back.join();
+    INFO(submitted.err);
+    REQUIRE(submitted.status == 0);
+    CHECK_THAT(submitted.err, Catch::Contains("Slurm is not ready, trying again"));
+  }
+  check_same(on);
+}
+
+TEST_CASE("answers of sbatch that get lost make no job twice") {
+  NEEDS_SLURM();
+  OnCluster on(R"(recipe: 1
+name: flaky
+resources: {host_memory: 64MiB}
+stages:
+  a: {kind: check, duration: 10ms, memory_size: 1MiB, gemm_size: 32}
+  b: {kind: check, duration: 10ms, memory_size: 1MiB, gemm_size: 32, after: [a]}
+  c: {kind: check, duration: 10ms, memory_size: 1MiB, gemm_size: 32, after: [b]}
+)");
+  // Each first call does nothing, each second one submits and loses the answer, each third one is as it should be.
+  const std::string counter = (on.cluster.folder() / "calls").string();
+  const std::string sbatch = on.cluster.run({"bash", "-c", "command -v sbatch"}).out;
+  const fs::path wrapped = on.cluster.folder() / "flaky/sbatch";
+  fs::create_directory(wrapped.parent_path());
+  io::write_file_durably(wrapped,
+                         "#!/bin/bash\necho >>" + counter + "\nn=$(wc -l <" + counter +
+                             ")\ncase $((n % 3)) in\n"
+                             "1) echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1;;\n"
+                             "2) " +
+                             sbatch.substr(0, sbatch.find('\n')) +
+                             " \"$@\" >/dev/null; echo 'sbatch: error: Zero Bytes were transmitted' >&2; exit 1;;\n"
+                             "0) exec " +
+                             sbatch.substr(0, sbatch.find('\n')) + " \"$@\";;\nesac\n");
+  fs::permissions(wrapped, fs::perms::owner_all);
+  const test::Finished submitted = on.submit(wrapped.parent_path());
+  INFO(submitted.err);
+  REQUIRE(submitted.status == 0);
+  const test::Finished ended = on.wait();
+  INFO(on.story());
+  CHECK(ended.status == 0);
+  const std::string all = on.cluster.run({"squeue", "-h", "-t", "all", "-o", "%k"}).out;
+  std::set<std::string> comments;
+  int count = 0;
+  for (std::istringstream lines(all); lines.good();) {
+    std::string line;
+    if (!std::getline(lines, line)) break;
+    ++count;
+    comments.insert(line);
+  }
+  CHECK(count == 3);
+  CHECK(comments.size() == 3);
+  for (const char* job : {"a", "b", "c"}) {
+    CHECK(std::distance(fs::directory_iterator(on.run / "jobs" / job / "attempts"), fs::directory_iterator()) == 1);
+  }
+}
+
+TEST_CASE("a run folder whose name is full of shell goes through Slurm and runs nothing") {
+  NEEDS_SLURM();
+  OnCluster on(R"(recipe: 1
+name: quoted
+resources: {host_memory: 64MiB}
+stages:
+  a: {kind: check, duration: 10ms, memory_size: 1MiB, gemm_size: 32}
+)");
+  on.runs = on.cluster.folder() / "it's $(touch PWNED) `touch PWNED`; touch PWNED & \"x\" # \n#SBATCH --bad\n*";
+  for (const char* misread : {"per%j", "back\\slash"}) {
+    const fs::path runs = on.cluster.folder() / misread;
+    const test::Finished refused =
+        on.cluster.braise({"submit", on.recipe, "--site", on.cluster.site(), "--runs", runs});
+    CHECK(refused.status == 2);
+    CHECK_THAT(refused.err, Catch::Contains("choose another with --runs"));
+    CHECK_FALSE(fs::exists(runs));
+  }
+  const test::Finished submitted = on.submit();
+  INFO(submitted.err);
+  REQUIRE(submitted.status == 0);
+  // The folder's name has line breaks in it, so it is looked up rather than read from the last line.
+  for (const auto& entry : fs::directory_iterator(on.runs)) {
+    if (entry.path().filename().string().starts_with("quoted-")) on.run = entry.path();
+  }
+  const test::Finished ended = on.wait();
+  INFO(on.story());
+  CHECK(ended.status == 0);
+  for (const auto& entry : fs::recursive_directory_iterator(on.cluster.folder())) {
+    CHECK(entry.path().filename() != "PWNED");
+  }
+}
+
+}  // namespace
+}  // namespace braise
