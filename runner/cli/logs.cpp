@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <fstream>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "kernels/core/error.h"
@@ -88,11 +89,11 @@ bool is_going_on(const report::RunStatus& status) {
 int cancel_submitted(const journal::RunDirectory& run, const std::string& submitter, bool kill) {
   launch::slurm::Client client;
   const auto alive = [&] {
-    std::vector<std::string> ids;
+    std::set<std::string> ids;  // of whole arrays
     for (const launch::slurm::QueueEntry& entry : client.queue(launch::slurm::comment_prefix(run.id()))) {
-      if (entry.is_alive()) ids.push_back(entry.id);
+      if (entry.is_alive()) ids.insert(entry.id.substr(0, entry.id.find('_')));
     }
-    return ids;
+    return std::vector<std::string>(ids.begin(), ids.end());
   };
   std::vector<std::string> ids = alive();
   if (ids.empty()) {

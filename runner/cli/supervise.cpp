@@ -91,9 +91,9 @@ int supervise(const fs::path& path, int session, const std::string& group) {
                              allocation.id,
                              allocation.restart,
                              allocation.nodes,
-                             [&](const std::string& off_nodes) {
+                             [&] {
                                teardown.run();
-                               client.requeue(allocation.id, off_nodes);
+                               client.requeue(allocation.id);
                              },
                              [&] {
                                for (const slurm::QueueEntry& entry : client.queue(submission.comment(group))) {

@@ -51,7 +51,6 @@ Site site_of(json object, std::string source) {
   site.container_image = object.at("container").at("image");
   site.container_runtime = object.at("container").at("runtime");
   site.container_bind = object.at("container").at("bind");
-  site.scratch = object.at("scratch");
   site.source = std::move(source);
   site.resolved = std::move(object);
   return site;

@@ -30,7 +30,6 @@ struct Site {
   std::string mpi_kind;
   std::string container_image, container_runtime;
   std::vector<std::string> container_bind;
-  std::string scratch;      ///< absolute, or empty
   std::string source;       ///< the file it was read from; empty: the built-in defaults
   nlohmann::json resolved;  ///< the whole as meant, every default filled in: itself a site file
 

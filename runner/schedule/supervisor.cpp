@@ -266,7 +266,7 @@ class Supervisor {
                     {"slurm_job", what_.slurm_job},
                     {"reason", reason},
                     {"off_nodes", ""}});
-    what_.requeue("");
+    what_.requeue();
     const Clock::time_point give_up = Clock::now() + kRequeuePatience;
     while (Clock::now() < give_up && signals_.terminate.take() == 0) wait(-1, std::chrono::seconds(1));
     return SupervisorEnd::requeued;

@@ -36,7 +36,7 @@ struct Supervision {
   int restart = 0;        ///< how often Slurm has started it before
   std::string nodes;
   /// Puts the Slurm job back into the queue, which ends this process soon after. Errors: core::Error.
-  std::function<void(const std::string& off_nodes)> requeue;
+  std::function<void()> requeue;
   /// Whether Slurm still lets this Slurm job run. Errors: core::Error.
   std::function<bool()> is_running;
 };

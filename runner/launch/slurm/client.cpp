@@ -14,7 +14,6 @@
 #include "runner/launch/command.h"
 #include "runner/launch/environment.h"
 #include "stages/api/fault.h"
-#include "stages/shared/io/clock.h"
 
 namespace braise::launch::slurm {
 namespace fs = std::filesystem;
@@ -94,27 +93,6 @@ bool is_refusal(const std::string& message) {
                      [&](const char* words) { return lower.find(words) != std::string::npos; });
 }
 
-std::optional<std::int64_t> parse_duration(const std::string& text) {
-  std::int64_t days = 0, seconds = 0;
-  std::string rest = text;
-  const auto number = [](const std::string& digits, std::int64_t& value) {
-    const auto [end, fault] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    return fault == std::errc() && end == digits.data() + digits.size();
-  };
-  if (const std::size_t dash = rest.find('-'); dash != std::string::npos) {
-    if (!number(rest.substr(0, dash), days)) return std::nullopt;
-    rest.erase(0, dash + 1);
-  }
-  const std::vector<std::string> parts = split(rest, ':');
-  if (parts.size() < 2 || parts.size() > 3) return std::nullopt;
-  for (const std::string& part : parts) {
-    std::int64_t value = 0;
-    if (!number(part, value)) return std::nullopt;
-    seconds = seconds * 60 + value;
-  }
-  return days * 86400 + seconds;
-}
-
 std::string Client::ask(const std::string& program, const std::vector<std::string>& arguments, const fs::path& folder,
                         const std::function<bool()>& done_already) const {
   const fs::path file = find_on_path(program);
@@ -124,7 +102,8 @@ std::string Client::ask(const std::string& program, const std::vector<std::strin
   for (bool again = false;; again = true) {
     if (again && done_already && done_already()) return "";
     const CommandResult result = run_command(file, arguments, kept_environment(), folder, kCommandPatience);
-    if (result.status == 0) return result.out;
+    // With --quiet, scancel ends badly and without a word where a job has ended meanwhile.
+    if (result.status == 0 || (program == "scancel" && result.err.empty())) return result.out;
     const std::string why =
         program + ": " + (result.err.empty() ? "exit status " + std::to_string(result.status) : first_line(result.err));
     if (is_refusal(result.err) || Clock::now() + pause > give_up) throw core::Error(why);
@@ -169,25 +148,6 @@ std::vector<QueueEntry> Client::queue(const std::string& prefix) const {
   return entries;
 }
 
-std::map<std::string, std::string> Client::ended_states(const std::vector<std::string>& ids) const {
-  std::map<std::string, std::string> states;
-  const fs::path file = find_on_path("sacct");
-  if (file.empty()) return states;
-  for (const std::vector<std::string>& portion : in_portions(ids)) {
-    std::string list;
-    for (const std::string& id : portion) list += (list.empty() ? "" : ",") + id;
-    const CommandResult result =
-        run_command(file, {"--parsable2", "--noheader", "--allocations", "--format=JobID,State", "--jobs=" + list},
-                    kept_environment(), {}, kCommandPatience);
-    if (result.status != 0) return states;  // without a database there are no accounts
-    for (const std::string& line : split(result.out, '\n')) {
-      const std::vector<std::string> fields = split(line + "|", '|');
-      if (fields.size() >= 2) states[fields[0]] = fields[1].substr(0, fields[1].find(' '));  // "CANCELLED by 0"
-    }
-  }
-  return states;
-}
-
 void Client::cancel(const std::vector<std::string>& ids, bool pending_only) const {
   for (const std::vector<std::string>& portion : in_portions(ids)) {
     std::vector<std::string> arguments = {"--quiet"};
@@ -205,16 +165,8 @@ void Client::signal(const std::vector<std::string>& ids, const std::string& sign
   }
 }
 
-void Client::requeue(const std::string& id, const std::string& off_nodes) const {
+void Client::requeue(const std::string& id) const {
   ask("scontrol", {"requeue", id});
-  if (!off_nodes.empty()) ask("scontrol", {"update", "JobId=" + id, "ExcNodeList=" + off_nodes});
-}
-
-std::optional<std::int64_t> Client::end_time(const std::string& id) const {
-  const std::string text = ask("squeue", {"--noheader", "--jobs=" + id, "--format=%L"});
-  const std::optional<std::int64_t> left = parse_duration(split(text + "\n", '\n').front());
-  if (!left) return std::nullopt;
-  return io::utc_us() / 1'000'000 + *left;
 }
 
 int Client::max_array_size() const {

@@ -5,8 +5,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,7 +22,7 @@ struct QueueEntry {
   bool is_alive() const;
 };
 
-/// Talks to Slurm by its commands (sbatch, squeue, scontrol, scancel, sacct), which must be on PATH. A controller that
+/// Talks to Slurm by its commands (sbatch, squeue, scontrol, scancel), which must be on PATH. A controller that
 /// does not answer, or is too busy, is asked again after longer and longer pauses; what it refuses for good is not.
 /// Errors: core::Error with Slurm's own words.
 class Client {
@@ -43,21 +41,14 @@ class Client {
   /// ended a few minutes ago.
   std::vector<QueueEntry> queue(const std::string& prefix) const;
 
-  /// How the accounts say that jobs ended, by id ("12", "12_3"): "TIMEOUT", "NODE_FAIL", ... Empty for jobs they do not
-  /// know, and where the cluster keeps none.
-  std::map<std::string, std::string> ended_states(const std::vector<std::string>& ids) const;
-
   /// Takes jobs out of the queue, and ends those that run: only those that wait where `pending_only`.
   void cancel(const std::vector<std::string>& ids, bool pending_only) const;
 
   /// Sends a signal to the batch scripts of running jobs. One that has just ended is no error.
   void signal(const std::vector<std::string>& ids, const std::string& signal) const;
 
-  /// Puts a running job back into the queue, off the given nodes (empty: any) from then on.
-  void requeue(const std::string& id, const std::string& off_nodes) const;
-
-  /// When the job's time is up, in seconds since 1970; nothing where it has no limit.
-  std::optional<std::int64_t> end_time(const std::string& id) const;
+  /// Puts a running job back into the queue.
+  void requeue(const std::string& id) const;
 
   /// How many jobs an array may have.
   int max_array_size() const;
@@ -69,8 +60,5 @@ class Client {
 
 /// Whether the message of a Slurm command says that trying again is of no use.
 bool is_refusal(const std::string& message);
-
-/// Seconds of "1-02:03:04", "02:03:04" or "03:04"; nothing for "UNLIMITED" and the like.
-std::optional<std::int64_t> parse_duration(const std::string& text);
 
 }  // namespace braise::launch::slurm

@@ -94,11 +94,6 @@ TEST_CASE("a thousand points are one array, made quickly") {
 }
 
 TEST_CASE("what Slurm says is read") {
-  CHECK(parse_duration("1-02:03:04") == 93784);
-  CHECK(parse_duration("02:03:04") == 7384);
-  CHECK(parse_duration("3:04") == 184);
-  for (const char* other : {"UNLIMITED", "NOT_SET", "INVALID", "", "5", "a:b", "1:2:3:4"})
-    CHECK_FALSE(parse_duration(other));
   CHECK(is_refusal("sbatch: error: Batch job submission failed: Invalid partition name specified"));
   CHECK(is_refusal("sbatch: error: Batch job submission failed: Requested node configuration is not available"));
   CHECK_FALSE(is_refusal("sbatch: error: Batch job submission failed: Unable to contact slurm controller"));
