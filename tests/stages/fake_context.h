@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -33,8 +34,14 @@ class FakeContext final : public stages::StageContext {
   const std::vector<std::filesystem::path>& earlier_attempts() const override { return earlier_attempts_; }
   void operation(std::string_view what) override { operations_.emplace_back(what); }
   stages::Request poll_request() override { return on_poll_ ? on_poll_() : request_; }
-  void metric(nlohmann::json values) override { metrics_.push_back(std::move(values)); }
-  void sync_metrics() override { synced_metrics_ = metrics_.size(); }
+  void metric(nlohmann::json values) override {
+    const std::lock_guard lock(*metrics_mutex_);
+    metrics_.push_back(std::move(values));
+  }
+  void sync_metrics() override {
+    const std::lock_guard lock(*metrics_mutex_);
+    synced_metrics_ = metrics_.size();
+  }
   void log(std::string_view message) override { log_ += std::string(message) + "\n"; }
 
   stages::JobSpec job_;
@@ -47,7 +54,8 @@ class FakeContext final : public stages::StageContext {
   std::function<stages::Request()> on_poll_;  ///< in its place
   std::vector<std::string> operations_;
   std::vector<nlohmann::json> metrics_;
-  std::atomic<std::size_t> synced_metrics_ = 0;
+  std::size_t synced_metrics_ = 0;  ///< of them, on the disk
+  std::unique_ptr<std::mutex> metrics_mutex_ = std::make_unique<std::mutex>();
   std::string log_;
 };
 
