@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
@@ -114,14 +115,20 @@ int resubmit(const journal::RunDirectory& run, const fs::path& site_file) {
   require_slurm();
   refuse_path(run.path());
   const plan::Plan plan = read_plan(run);
-  const int session = journal::replay(run).sessions.back().number;
+  const journal::RunState state = journal::replay(run);
+  const int session = state.sessions.back().number;
   const fs::path recorded = run.path() / "slurm" / std::to_string(session) / "site.yaml";
   const recipe::Site site = read_site(site_file.empty() && fs::exists(recorded) ? recorded : site_file);
   const journal::RunLock lock = take_run(run);
   const report::Queue queue = report::ask_queue(run);
   if (!queue.problem.empty()) throw core::Error(queue.problem);
+  // A supervisor whose job is done may be in the queue for a moment more.
+  const bool all_done = std::ranges::all_of(plan.jobs, [&](const plan::Job& job) {
+    const journal::JobState is = state.state_of(job.spec.job);
+    return is == journal::JobState::completed || is == journal::JobState::reused;
+  });
   for (const slurm::QueueEntry& entry : queue.entries) {
-    if (entry.is_alive()) {
+    if (entry.is_alive() && !all_done) {
       throw UsageError("the run " + run.id() + " is still in Slurm's hands (job " + entry.id + " is " + entry.state +
                        "); `braise cancel` ends it");
     }
