@@ -16,6 +16,7 @@ enum class Purpose : std::uint32_t {
   kDropout = 2,         ///< stream: step, sample, site; element: index in that sample's tensor
   kData = 3,            ///< stream: epoch; element: sample
   kSampling = 4,        ///< stream: request; element: token
+  kSweep = 5,           ///< stream: hash of the parameter's path; element: sample
 };
 
 /// An endless sequence of random numbers that any device can read at any place: a pure function of (seed, purpose,

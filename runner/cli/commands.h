@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runner/cli/common.h"
+#include "runner/report/points.h"
 
 namespace CLI {
 class App;
@@ -44,6 +45,9 @@ int wait(const std::string& run, const std::filesystem::path& runs);
 
 int status(const std::string& run, const std::filesystem::path& runs, bool json);
 int runs(const std::filesystem::path& runs, bool json);
+/// The points of a run by parameters and metric, in the order of the plan; `sorted`: the best first.
+int points(const std::string& run, const std::filesystem::path& runs, const report::Ranking& ranking, bool sorted,
+           bool json);
 
 struct LogArguments {
   std::string job;  ///< empty: every job

@@ -16,6 +16,7 @@ struct Arguments {
   cli::RunArguments run;
   cli::SubmitArguments submit;
   cli::LogArguments log;
+  report::Ranking ranking;
   std::filesystem::path runs = "./runs";
   std::string run_name;
   std::vector<std::string> run_names;
@@ -58,6 +59,17 @@ void add_target(CLI::App& command, Arguments& a) {
 
 void add_json(CLI::App& command, Arguments& a) {
   command.add_flag("--json", a.json, "Prints JSON, for scripts");
+}
+
+/// `run`: the option without which these mean nothing; may be null.
+void add_ranking(CLI::App& command, Arguments& a, CLI::Option* run) {
+  auto* metric =
+      command.add_option("--metric", a.ranking.metric,
+                         "A key of metrics.jsonl; by default validation_loss, or loss where that is not told");
+  auto* highest = command.add_flag("--max", a.ranking.highest, "The highest value is the best, not the lowest");
+  auto* last = command.add_flag("--last", a.ranking.by_last, "Jobs are ranked by their last value, not their best");
+  if (run == nullptr) return;
+  for (CLI::Option* option : {metric, highest, last}) option->needs(run);
 }
 
 void add_fail_fast(CLI::App& command, Arguments& a) {
@@ -148,11 +160,22 @@ void add_commands(CLI::App& app, Arguments& a, int& result) {
   add_example(*cancel, "braise cancel latest");
   cancel->callback([&] { result = cli::cancel(a.run_name, a.runs, a.now); });
 
-  auto* runs = app.add_subcommand("runs", "Lists the runs");
+  auto* runs = app.add_subcommand("runs", "Lists the runs; of one run, its jobs by parameters and metric");
+  auto* one = runs->add_option("run", a.run_name, "A run: its folder, its name, a unique beginning of it, or `latest`");
   add_runs(*runs, a);
+  add_ranking(*runs, a, one);
   add_json(*runs, a);
-  add_example(*runs, "braise runs --json");
-  runs->callback([&] { result = cli::runs(a.runs, a.json); });
+  add_example(*runs, "braise runs latest --metric loss");
+  runs->callback([&] {
+    result = a.run_name.empty() ? cli::runs(a.runs, a.json) : cli::points(a.run_name, a.runs, a.ranking, false, a.json);
+  });
+
+  auto* best = app.add_subcommand("best", "Shows the jobs of a sweep by parameters and metric, the best first");
+  add_run(*best, a);
+  add_ranking(*best, a, nullptr);
+  add_json(*best, a);
+  add_example(*best, "braise best latest --metric validation_loss");
+  best->callback([&] { result = cli::points(a.run_name, a.runs, a.ranking, true, a.json); });
 
   auto* clean = app.add_subcommand("clean", "Removes runs, with all they hold");
   clean->add_option("runs", a.run_names, "The runs to remove")->required();

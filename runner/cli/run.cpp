@@ -71,6 +71,10 @@ int execute(const plan::Plan& plan, const journal::RunDirectory& run, const jour
     for (const auto& [job, reason] : display.failures()) {
       std::fprintf(stderr, "%s failed; its logs: braise logs %s %s\n", job.c_str(), run.path().c_str(), job.c_str());
     }
+    if (!display.failures().empty() && plan.jobs.size() > 1) {
+      std::fprintf(stderr, "%zu of %zu jobs failed; to try them again: braise resume %s\n", display.failures().size(),
+                   plan.jobs.size(), run.path().c_str());
+    }
   }
   if (outcome == schedule::Outcome::stopped) {
     std::fprintf(stderr, "stopped; continue with: braise resume %s\n", run.path().c_str());

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
 #include "runner/cli/commands.h"
 #include "runner/journal/run_directory.h"
 #include "runner/report/format.h"
+#include "runner/report/points.h"
 #include "runner/report/status.h"
+#include "stages/api/fault.h"
 #include "stages/shared/io/clock.h"
 
 namespace braise::cli {
@@ -70,6 +73,25 @@ int runs(const fs::path& runs, bool json) {
     }
   }
   print(json ? list.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n" : table.text());
+  return kSuccess;
+}
+
+int points(const std::string& name, const fs::path& runs, const report::Ranking& ranking, bool sorted, bool json) {
+  const journal::RunDirectory run = find_run(name, runs);
+  report::Points points = report::read_points(report::read_status(run, report::ask_queue(run)), run, ranking);
+  const report::Point* best = points.best();
+  if (sorted && best == nullptr) {
+    std::fprintf(stderr, "braise: no job of %s has told a number for the metric `%s`\n", run.id().c_str(),
+                 stages::printable(points.metric).c_str());
+    return kRunFailed;
+  }
+  std::string last;
+  if (sorted) {
+    last = "best: " + best->job + (best->attempt_dir.empty() ? "" : ", " + best->attempt_dir) + "\n";
+    points.sort();
+  }
+  print(json ? report::points_json(points, run).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"
+             : report::points_text(points) + last);
   return kSuccess;
 }
 

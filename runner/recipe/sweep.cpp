@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <deque>
 
+#include "runner/recipe/draw.h"
 #include "runner/recipe/path.h"
 #include "runner/recipe/recipe.h"
 #include "runner/recipe/schema.h"
@@ -40,9 +42,14 @@ class Sweep {
     if (sweep == entries.end()) return {Point{}};
     const Place root;
     const Place place(root, sweep->key, sweep->key_mark);
-    Walker(nullptr, faults_).walk(*recipe_schema().map->find("sweep")->schema, sweep->value, place);
+    const nlohmann::json checked =
+        Walker(nullptr, faults_).walk(*recipe_schema().map->find("sweep")->schema, sweep->value, place);
     for (const Node::Entry& entry : sweep->value.entries()) {
       const Place here(place, entry.key, entry.key_mark);
+      if (entry.key == "random") {
+        if (faults_.size() == faults_before) add_random(entry.value, checked.at("random"), here);
+        continue;
+      }
       if (entry.key != "zip") {
         Axis axis;
         add_list(axis, entry, here);
@@ -100,6 +107,39 @@ class Sweep {
     add_axis(std::move(axis));
   }
 
+  /// `checked`: the same map, as the schema has it.
+  void add_random(const Node& random, const nlohmann::json& checked, const Place& place) {
+    const std::uint64_t samples = checked.at("samples");
+    const std::uint64_t seed = checked.at("seed");
+    const Node* parameters = random.find("parameters");
+    if (samples == 0 || parameters == nullptr || parameters->entries().empty()) {
+      faults_.push_back({*place.mark, place.dotted(), samples == 0 ? "has no `samples`" : "has no `parameters`",
+                         "give both `samples`, the number of points, and `parameters`, what is drawn"});
+      return;
+    }
+    Axis axis;
+    const Place above(place, "parameters", parameters->mark());
+    for (const Node::Entry& entry : parameters->entries()) {
+      const Place here(above, entry.key, entry.key_mark);
+      std::string problem, remedy;
+      const std::optional<Distribution> distribution = Distribution::from_node(entry.value, problem, remedy);
+      if (!distribution) {
+        faults_.push_back({entry.key_mark, here.dotted(), std::move(problem), std::move(remedy)});
+        continue;
+      }
+      if (samples > kMaxValues / (paths_.size() + 1)) {
+        faults_.push_back({*place.mark, place.dotted(), "draws more than " + std::to_string(kMaxValues) + " values",
+                           "take fewer samples or parameters"});
+        return;
+      }
+      std::vector<Node> values;
+      for (std::uint64_t i = 0; i < samples; ++i) values.push_back(draw(*distribution, seed, entry.key, i));
+      drawn_.push_back({entry.key, entry.key_mark, Node::sequence(std::move(values), entry.value.mark())});
+      add_list(axis, drawn_.back(), here);
+    }
+    add_axis(std::move(axis));
+  }
+
   void add_axis(Axis axis) {
     if (axis.lists.empty()) return;
     axis.length = axis.lists[0].second->items().size();
@@ -127,6 +167,7 @@ class Sweep {
   const Document& document_;
   stages::Faults& faults_;
   std::vector<std::string> paths_;
+  std::deque<Node::Entry> drawn_;  ///< the values of parameters, as if they were written
   std::vector<Axis> axes_;
 };
 

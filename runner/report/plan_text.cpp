@@ -43,16 +43,18 @@ std::string quoted(const std::string& text) {
 
 }  // namespace
 
+std::string parameter_name(const std::string& path, const std::string& stage) {
+  for (const std::string& prefix : {"stages." + stage + ".", std::string("stages."), std::string("vars.")}) {
+    if (path.starts_with(prefix)) return path.substr(prefix.size());
+  }
+  return path;
+}
+
 std::string parameters_text(const nlohmann::json& parameters, const std::string& stage) {
   std::string text;
   for (const auto& [path, value] : parameters.items()) {
-    std::string name = path;
-    for (const std::string& prefix : {"stages." + stage + ".", std::string("stages."), std::string("vars.")}) {
-      if (!name.starts_with(prefix)) continue;
-      name = name.substr(prefix.size());
-      break;
-    }
-    text += (text.empty() ? "" : " ") + name + "=" + (value.is_string() ? value.get<std::string>() : value.dump());
+    text += (text.empty() ? "" : " ") + parameter_name(path, stage) + "=" +
+            (value.is_string() ? value.get<std::string>() : value.dump());
   }
   return text;
 }

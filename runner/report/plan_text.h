@@ -20,8 +20,10 @@ std::string plan_table(const plan::Plan& plan, const std::vector<Decision>& deci
 /// The graph of the jobs in Graphviz's language.
 std::string plan_dot(const plan::Plan& plan);
 
-/// "optimizer.lr=0.001 width=256": swept values of a job of the given stage; the stage itself and `vars` go without
-/// saying.
+/// How a swept path is called at a job of the given stage: without the stage itself or `vars`, which go without saying.
+std::string parameter_name(const std::string& path, const std::string& stage);
+
+/// "optimizer.lr=0.001 width=256": swept values of a job of the given stage.
 std::string parameters_text(const nlohmann::json& parameters, const std::string& stage);
 
 }  // namespace braise::report

@@ -34,11 +34,15 @@ std::int64_t step_of(const json& line) {
   return line.value("step", std::int64_t{0});
 }
 
-void for_each_line(const std::vector<fs::path>& attempt_dirs, const std::function<void(json&&)>& visit) {
+/// Visits the lines whose text `is_wanted`.
+void for_each_line(
+    const std::vector<fs::path>& attempt_dirs, const std::function<void(json&&)>& visit,
+    const std::function<bool(const std::string&)>& is_wanted = [](const std::string&) { return true; }) {
   for (const fs::path& attempt : attempt_dirs) {
     std::ifstream file(attempt / "metrics.jsonl", std::ios::binary);
     // A line without its newline is torn even where it happens to parse.
     for (std::string text; std::getline(file, text) && !file.eof();) {
+      if (!is_wanted(text)) continue;
       json line = json::parse(text, nullptr, false);
       if (line.is_object()) visit(std::move(line));
     }
@@ -143,6 +147,24 @@ std::vector<StepLoss> read_losses(const std::vector<fs::path>& attempt_dirs) {
     if (is_step(line)) losses.push_back({step_of(line), from_bits_text(line.at("loss_bits"))});
   });
   return losses;
+}
+
+std::vector<MetricValue> read_metric(const std::vector<fs::path>& attempt_dirs, const std::string& name) {
+  std::vector<MetricValue> values;
+  const std::string key = json(name).dump(-1, ' ', false, json::error_handler_t::replace);
+  const auto visit = [&](json&& line) {
+    if (is_begin(line)) void_later(values, line.at("resume_step"), [](const MetricValue& value) { return value.step; });
+    const json& holder = line.contains(name) ? line : line.value("values", json::object());
+    const auto found = holder.find(name);
+    if (found == holder.end() || !(found->is_number() || found->is_null())) return;
+    if (is_validation(line)) std::erase_if(values, [&](const auto& other) { return other.step == step_of(line); });
+    const double value = found->is_number() ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
+    values.push_back({step_of(line), value});
+  };
+  for_each_line(attempt_dirs, visit, [&](const std::string& text) {
+    return text.find(key) != std::string::npos || text.find("\"resume_step\"") != std::string::npos;
+  });
+  return values;
 }
 
 std::string bits_text(double loss) {

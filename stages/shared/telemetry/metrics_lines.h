@@ -25,6 +25,15 @@ struct StepLoss {
 /// much.
 std::vector<StepLoss> read_losses(const std::vector<std::filesystem::path>& attempt_dirs);
 
+/// A figure of a job after a step.
+struct MetricValue {
+  std::int64_t step = 0;
+  double value = 0;  ///< may be NaN
+};
+
+/// Of the lines that hold, the values of one key, also of `values`, in order. Only lines that have it are parsed.
+std::vector<MetricValue> read_metric(const std::vector<std::filesystem::path>& attempt_dirs, const std::string& name);
+
 /// A loss as the key "..._bits" gives it, 16 hexadecimal digits of the IEEE number, and back. Errors: core::Error where
 /// the text is no such number.
 std::string bits_text(double loss);

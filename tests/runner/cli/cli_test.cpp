@@ -86,8 +86,9 @@ struct Small {
 TEST_CASE("each command has help with an example") {
   const test::Finished help = braise({"--help"});
   CHECK(help.status == 0);
-  for (const char* command : {"validate", "plan", "run", "submit", "resume", "status", "logs", "wait", "cancel", "runs", "clean",
-                              "inspect", "export", "import", "compare", "schema", "kinds", "version", "completion"}) {
+  for (const char* command :
+       {"validate", "plan",  "run",     "submit", "resume", "status",  "logs",   "wait",  "cancel",  "runs",
+        "best",     "clean", "inspect", "export", "import", "compare", "schema", "kinds", "version", "completion"}) {
     INFO(command);
     CHECK(help.out.find(std::string("  ") + command + " ") != std::string::npos);
     const test::Finished own = braise({command, "--help"});
@@ -106,6 +107,9 @@ TEST_CASE("wrong usage is told and ends with status 2") {
                                                {"status", "nothing"},
                                                {"resume", "nothing"},
                                                {"logs", "nothing"},
+                                               {"best", "nothing"},
+                                               {"runs", "nothing"},
+                                               {"runs", "--metric", "loss"},
                                                {"cancel", "nothing"},
                                                {"clean", "nothing"},
                                                {"inspect", "nothing"},

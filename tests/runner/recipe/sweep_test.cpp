@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstdlib>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "runner/recipe/recipe.h"
@@ -59,6 +61,60 @@ TEST_CASE("zipped lists count as one") {
                                               [["vars.a", 2], ["seed", 4], ["vars.b", 5]], [["vars.a", 2], ["seed", 4], ["vars.b", 6]]])"));
 }
 
+/// The values of one path at all points of a random search.
+std::vector<json> drawn(const std::string& parameter, int samples, int seed = 0, const std::string& more = "") {
+  const Swept swept = sweep("sweep: {random: {samples: " + std::to_string(samples) + ", seed: " + std::to_string(seed) +
+                            ", parameters: {" + more + parameter + "}}}\n");
+  CHECK(swept.faults == "");
+  std::vector<json> values;
+  for (const json& point : swept.points) values.push_back(point.back().at(1));
+  return values;
+}
+
+TEST_CASE("random search draws within bounds, each value as likely") {
+  int low = 0, small = 0;
+  for (const json& value : drawn("vars.a: {uniform: [-1, 3]}", 2000)) {
+    CHECK((value >= -1 && value <= 3));
+    low += value < 0 ? 1 : 0;
+  }
+  CHECK(std::abs(low - 500) < 80);  // 4 standard deviations
+  for (const json& value : drawn("vars.a: {log_uniform: [1e-5, 1e-1]}", 2000)) {
+    CHECK((value >= 1e-5 && value <= 1e-1));
+    small += value < 1e-4 ? 1 : 0;
+  }
+  CHECK(std::abs(small - 500) < 80);
+  std::map<json, int> integers, chosen;
+  for (const json& value : drawn("vars.a: {integer: [3, 6]}", 2000)) ++integers[value];
+  CHECK(integers.size() == 4);
+  CHECK(integers.begin()->first == 3);
+  CHECK(integers.rbegin()->first == 6);
+  for (const json& value : drawn("vars.a: {choice: [x, {y: 1}, 7, 1.5]}", 2000)) ++chosen[value];
+  CHECK(chosen.size() == 4);
+  for (const auto& counts : {integers, chosen}) {
+    for (const auto& [value, count] : counts) CHECK(std::abs(count - 500) < 80);
+  }
+}
+
+TEST_CASE("a drawn value depends on seed, path and number of the sample alone") {
+  const std::string lr = "vars.a: {log_uniform: [1e-4, 1e-2]}";
+  const std::vector<json> few = drawn(lr, 4), many = drawn(lr, 40);
+  CHECK(few == std::vector<json>(many.begin(), many.begin() + 4));
+  CHECK(few == drawn(lr, 4, 0, "seed: {integer: [1, 9]}, "));
+  CHECK(few != drawn(lr, 4, 1));
+  CHECK(few != drawn("vars.b: {log_uniform: [1e-4, 1e-2]}", 4));
+  // Recipes of earlier days must mean the same points.
+  CHECK(json(few).dump() == "[0.000243079,0.00253595,0.00020034,0.000677289]");
+  CHECK(json(drawn("vars.a: {integer: [0, 1000000]}", 3, 7)).dump() == "[279315,495382,428323]");
+}
+
+TEST_CASE("random search is one list among others") {
+  const Swept swept = sweep(
+      "sweep:\n  vars.b: [1, 2]\n  random: {samples: 3, parameters: {vars.a: {choice: [x]}, seed: {choice: [5]}}}\n");
+  CHECK(swept.faults == "");
+  REQUIRE(swept.points.size() == 6);
+  CHECK(swept.points[4] == json::parse(R"([["vars.b", 2], ["vars.a", "x"], ["seed", 5]])"));
+}
+
 TEST_CASE("a faulty sweep leaves one point, of what is right in it") {
   const Swept swept = sweep("sweep: {vars.a: [1, 2], vars.b: []}\n");
   CHECK(swept.faults.find("sweep.vars.b: has 0 items") != std::string::npos);
@@ -71,6 +127,9 @@ TEST_CASE("a sweep cannot explode") {
   const Swept paths = sweep(text);
   CHECK(paths.points.size() == 1);
   CHECK(paths.faults.find("has more than 100 paths") != std::string::npos);
+  text = "sweep: {random: {samples: 100000, parameters: {";
+  for (int i = 0; i < 11; ++i) text += "stages.s" + std::to_string(i) + ": {choice: [1]}, ";
+  CHECK(sweep(text + "seed: {choice: [1]}}}}\n").faults.find("draws more than 1000000 values") != std::string::npos);
 }
 
 TEST_CASE("a swept value stands in the recipe as if it were written there") {

@@ -2,9 +2,11 @@
 #include "stages/shared/telemetry/metrics_lines.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "stages/shared/telemetry/quantity.h"
+#include "tests/support/support.h"
 
 namespace braise::telemetry {
 namespace {
@@ -107,6 +109,32 @@ TEST_CASE("what is last known of training outlives the lines it came with") {
   CHECK(progress_text(latest) == "step 1201/2000, loss 1.842 (smoothed 1.871), validation 1.900, 812 MiB peak");
   take_in(latest, {{"resume_step", 1000}, {"step", 1000}, {"steps", 2000}});
   CHECK(progress_text(latest) == "step 1000/2000");
+}
+
+TEST_CASE("the values of one figure are read from the lines that hold") {
+  const test::TemporaryFolder folder;
+  folder.write("1/metrics.jsonl", R"({"resume_step": 0, "step": 0}
+{"step": 1, "loss": 5, "values": {"wer": 0.5}}
+{"step": 2, "loss": 4}
+{"step": 2, "validation_loss": 4.5, "validation_loss_bits": "4012000000000000"}
+{"step": 3, "loss": 3}
+{"step": 4, "loss": 2)");
+  folder.write("2/metrics.jsonl", R"({"resume_step": 2, "step": 2}
+{"step": 2, "validation_loss": 4.25, "validation_loss_bits": "4011000000000000"}
+{"step": 3, "loss": null, "loss_bits": "7ff8000000000000"}
+)");
+  const std::vector<std::filesystem::path> attempts = {folder.path() / "1", folder.path() / "2",
+                                                       folder.path() / "none"};
+  const std::vector<MetricValue> losses = read_metric(attempts, "loss");
+  REQUIRE(losses.size() == 3);
+  CHECK(losses[1].value == 4);
+  CHECK(losses[2].step == 3);
+  CHECK(std::isnan(losses[2].value));
+  const std::vector<MetricValue> validations = read_metric(attempts, "validation_loss");
+  REQUIRE(validations.size() == 1);
+  CHECK(validations[0].value == 4.25);
+  CHECK(read_metric(attempts, "wer").at(0).value == 0.5);
+  CHECK(read_metric(attempts, "step\"").empty());
 }
 
 TEST_CASE("of other stages, the last line is all that is known") {
