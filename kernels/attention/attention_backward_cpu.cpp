@@ -8,6 +8,7 @@
 
 #include "kernels/core/vector_map-inl.h"
 
+#include <array>
 #include <cstring>
 
 #include "kernels/attention/attention_tiles.h"
@@ -25,7 +26,8 @@ struct KeyRow {
   const float* deltas;     ///< of the queries: sum over d of do o
   std::int64_t begin;      ///< the queries that see it, within the tile
   std::int64_t end;
-  const float* keep;  ///< factors of dropout, or null
+  std::int64_t width;  ///< of the tile
+  const float* keep;   ///< factors of dropout, or null
   float scale;
   float cap;  ///< of scaled scores; 0: none
 };
@@ -46,8 +48,8 @@ HWY_INLINE void differentiate(const KeyRow& key, T* weights, T* d_scores) {
   const KeyRow row = key;  // what is stored here cannot change it
   const auto n = static_cast<std::int64_t>(hn::Lanes(d));
   const auto scale = hn::Set(d, row.scale);
-  const std::int64_t first = row.begin < row.end ? row.begin / n * n : lc::kTileColumns;
-  const std::int64_t last = row.begin < row.end ? (row.end + n - 1) / n * n : lc::kTileColumns;
+  const std::int64_t first = row.begin < row.end ? row.begin / n * n : row.width;
+  const std::int64_t last = row.begin < row.end ? (row.end + n - 1) / n * n : row.width;
   const auto clear = [&](std::int64_t from, std::int64_t to) {
     std::memset(static_cast<void*>(weights + from), 0, static_cast<std::size_t>(to - from) * sizeof(T));
     std::memset(static_cast<void*>(d_scores + from), 0, static_cast<std::size_t>(to - from) * sizeof(T));
@@ -78,7 +80,7 @@ HWY_INLINE void differentiate(const KeyRow& key, T* weights, T* d_scores) {
     }
     ch::store_operand(ds, d, d_scores + i);
   }
-  clear(last, lc::kTileColumns);
+  clear(last, row.width);
 }
 
 void differentiate_fp32(const KeyRow& row, void* weights, void* d_scores) {
@@ -149,13 +151,17 @@ struct Sizes {
         depth(arguments.q.extent(3)),
         columns(lc::rounded_up(depth, lc::kColumnBlock)),
         key_tiles((positions + kKeys - 1) / kKeys),
-        query_tiles((positions + kQueries - 1) / kQueries) {}
+        query_tiles((positions + kQueries - 1) / kQueries),
+        pitch(lc::sums_pitch(type, kQueries)),
+        operand_pitch(lc::operand_pitch(type, kQueries)) {}
   lc::Multiplicand type;
   std::int64_t positions;
   std::int64_t depth;
   std::int64_t columns;
   std::int64_t key_tiles;
   std::int64_t query_tiles;
+  std::int64_t pitch;          ///< of sums of so many columns as a tile has queries
+  std::int64_t operand_pitch;  ///< of left operands of so many
 
   std::int64_t element_bytes() const { return lc::bytes_of(type); }
   /// Rows of the tiles that D as rows is cut into: all kTileRows but the last.
@@ -187,12 +193,12 @@ struct Scratch {
     log_sums = pieces.take<float>(s.query_tiles * kQueries);
     deltas = pieces.take<float>(s.query_tiles * kQueries);
     firsts = pieces.take<std::int32_t>(s.query_tiles * kQueries);
-    scores = pieces.take<float>(kKeys * kQueries);
-    d_weights = pieces.take<float>(kKeys * kQueries);
-    weights = pieces.bytes_of(s.type, kKeys * kQueries);
-    d_scores = pieces.bytes_of(s.type, kKeys * kQueries);
+    scores = pieces.take<float>(kKeys * s.pitch);
+    d_weights = pieces.take<float>(kKeys * s.pitch);
+    weights = pieces.bytes_of(s.type, kKeys * s.operand_pitch);
+    d_scores = pieces.bytes_of(s.type, kKeys * s.operand_pitch);
     d_scores_right = pieces.bytes_of(s.type, lc::packed_elements(s.type, kKeys, kQueries));
-    d_queries = pieces.take<float>(s.padded_depth() * kQueries);
+    d_queries = pieces.take<float>(s.padded_depth() * s.pitch);
     d_queries_rows = pieces.take<float>(kQueries * s.depth);
     keep = pieces.take<float>(kQueries);
   }
@@ -271,33 +277,39 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
               std::int64_t head, std::int64_t i) {
   const auto differentiate = s.type == lc::Multiplicand::kBfloat16 ? HWY_DYNAMIC_DISPATCH(differentiate_bf16)
                                                                    : HWY_DYNAMIC_DISPATCH(differentiate_fp32);
-  const std::int64_t query = i * kQueries;
-  const std::int64_t end = std::min(s.positions, query + kQueries);
-  const std::int32_t* const firsts = scratch.firsts + query;
+  const std::int64_t tile = i * kQueries;
+  const std::int64_t end = std::min(s.positions, tile + kQueries);
   const Keep keep(arguments.dropout, sequence, head, s.positions);
-  const std::int64_t row_bytes = kQueries * s.element_bytes();
+  const std::int64_t row_bytes = s.operand_pitch * s.element_bytes();
   core::Accumulate accumulate = core::Accumulate::kOverwrite;
-  for (std::int64_t j = firsts[0] / kKeys; j * kKeys < end; ++j) {
+  for (std::int64_t j = scratch.firsts[tile] / kKeys; j * kKeys < end; ++j) {
     const std::int64_t key = j * kKeys;
+    // The tile's queries before its first key do not see it; oneDNN's primitives are for whole tiles.
+    const std::int64_t skipped = lc::on_amx(s.type) ? std::max<std::int64_t>(key - tile, 0) : 0;
+    const std::int64_t width = kQueries - skipped;
+    const std::int64_t query = tile + skipped;
+    const std::int32_t* const firsts = scratch.firsts + query;
     const auto left_keys = [&](const std::byte* packed) {
       return lc::packed_left(s.type, packed + j * s.left_of_keys() * s.element_bytes(), s.depth);
     };
-    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.scores, kQueries, left_keys(scratch.keys),
-                     scratch.queries_transposed + i * s.right_of_depth() * s.element_bytes(),
-                     core::Accumulate::kOverwrite);
-    lc::tile_product(s.type, kKeys, kQueries, s.depth, scratch.d_weights, kQueries, left_keys(scratch.values),
-                     scratch.d_outputs_transposed + i * s.right_of_depth() * s.element_bytes(),
-                     core::Accumulate::kOverwrite);
+    const auto right_queries = [&](const std::byte* packed) {
+      return lc::packed_tile(s.type, packed + i * s.right_of_depth() * s.element_bytes(), s.depth, skipped);
+    };
+    lc::tile_product(s.type, kKeys, width, s.depth, scratch.scores, s.pitch, left_keys(scratch.keys),
+                     right_queries(scratch.queries_transposed), core::Accumulate::kOverwrite);
+    lc::tile_product(s.type, kKeys, width, s.depth, scratch.d_weights, s.pitch, left_keys(scratch.values),
+                     right_queries(scratch.d_outputs_transposed), core::Accumulate::kOverwrite);
     for (std::int64_t r = 0; r < kKeys; ++r) {
-      cap_scores(scratch.scores + r * kQueries, kQueries, arguments.scale, arguments.mask.score_cap);
+      cap_scores(scratch.scores + r * s.pitch, width, arguments.scale, arguments.mask.score_cap);
       KeyRow row{};
-      row.scores = scratch.scores + r * kQueries;
-      row.d_weights = scratch.d_weights + r * kQueries;
+      row.scores = scratch.scores + r * s.pitch;
+      row.d_weights = scratch.d_weights + r * s.pitch;
       row.log_sums = scratch.log_sums + query;
       row.deltas = scratch.deltas + query;
       // Later queries never see further back, so those that see a key stand side by side.
       row.begin = std::max<std::int64_t>(key + r - query, 0);
       row.end = std::upper_bound(firsts, firsts + (end - query), static_cast<std::int32_t>(key + r)) - firsts;
+      row.width = width;
       row.scale = arguments.scale;
       row.cap = arguments.mask.score_cap;
       if (keep) {
@@ -309,32 +321,33 @@ void one_tile(const Arguments& arguments, const Sizes& s, const Scratch& scratch
     }
     const std::byte* const d_outputs = scratch.d_outputs + i * s.right_of_queries() * s.element_bytes();
     const std::byte* const queries = scratch.queries + i * s.right_of_queries() * s.element_bytes();
-    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_values + key * s.columns, s.columns,
-                     lc::left_rows(scratch.weights, row_bytes), d_outputs, core::Accumulate::kAdd);
-    lc::tile_product(s.type, kKeys, s.columns, kQueries, scratch.d_keys + key * s.columns, s.columns,
-                     lc::left_rows(scratch.d_scores, row_bytes), queries, core::Accumulate::kAdd);
+    lc::tile_product_of_rows(s.type, kKeys, s.columns, kQueries, skipped, kQueries, scratch.d_values + key * s.columns,
+                             s.columns, lc::left_rows(scratch.weights, row_bytes), d_outputs, core::Accumulate::kAdd);
+    lc::tile_product_of_rows(s.type, kKeys, s.columns, kQueries, skipped, kQueries, scratch.d_keys + key * s.columns,
+                             s.columns, lc::left_rows(scratch.d_scores, row_bytes), queries, core::Accumulate::kAdd);
     const auto stored = s.type == lc::Multiplicand::kBfloat16 ? core::Dtype::kBfloat16 : core::Dtype::kFloat32;
+    const std::array<std::int64_t, 2> strides{s.operand_pitch, 1};
     lc::pack_columns(s.type, scratch.d_scores_right,
-                     core::ConstTensorView(scratch.d_scores, stored, core::Shape{kKeys, kQueries}), kKeys, kQueries, 0,
-                     kQueries);
+                     core::ConstTensorView(scratch.d_scores, stored, core::Shape{kKeys, width}, strides), kKeys,
+                     kQueries, 0, width);
     for (std::int64_t d = 0; d < s.depth; d += lc::kTileRows) {
       lc::tile_product(
-          s.type, s.depth_rows(d), kQueries, kKeys, scratch.d_queries + d * kQueries, kQueries,
+          s.type, s.depth_rows(d), width, kKeys, scratch.d_queries + d * s.pitch + skipped, s.pitch,
           lc::packed_left(s.type, scratch.keys_transposed + j * s.left_of_depth() * s.element_bytes(), kKeys, d),
           scratch.d_scores_right, accumulate);
     }
     accumulate = core::Accumulate::kAdd;
   }
   constexpr std::int64_t kStrip = 16;  // one cache line of d_queries
-  for (std::int64_t c0 = 0; c0 < end - query; c0 += kStrip) {
+  for (std::int64_t c0 = 0; c0 < end - tile; c0 += kStrip) {
     for (std::int64_t d = 0; d < s.depth; ++d) {
-      for (std::int64_t c = c0; c < std::min(end - query, c0 + kStrip); ++c) {
-        scratch.d_queries_rows[c * s.depth + d] = scratch.d_queries[d * kQueries + c];
+      for (std::int64_t c = c0; c < std::min(end - tile, c0 + kStrip); ++c) {
+        scratch.d_queries_rows[c * s.depth + d] = scratch.d_queries[d * s.pitch + c];
       }
     }
   }
   HWY_DYNAMIC_DISPATCH(store_rows)
-  (head_of(arguments.dq, sequence, head).slice(0, query, end), scratch.d_queries_rows, s.depth);
+  (head_of(arguments.dq, sequence, head).slice(0, tile, end), scratch.d_queries_rows, s.depth);
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ struct ScoreRow {
 struct Rows {
   std::array<ScoreRow, lc::kTileRows> row;
   std::int64_t count;
+  std::int64_t weights_pitch;
   float* outputs;        ///< their sums of weighted values so far
   std::int64_t columns;  ///< of outputs; 0 if there are none yet
 };
@@ -133,10 +134,10 @@ HWY_INLINE void weigh(const Rows& rows, Running* running, T* weights) {
   for (std::int64_t i = 0; i < rows.count; ++i) {
     const ScoreRow& row = rows.row[i];
     if (row.begin >= row.end) {
-      std::memset(static_cast<void*>(weights + i * lc::kTileColumns), 0, lc::kTileColumns * sizeof(T));
+      std::memset(static_cast<void*>(weights + i * rows.weights_pitch), 0, lc::kTileColumns * sizeof(T));
       continue;
     }
-    const float sum = weigh_row(row, running[i].maximum, weights + i * lc::kTileColumns);
+    const float sum = weigh_row(row, running[i].maximum, weights + i * rows.weights_pitch);
     running[i].sum = running[i].sum * corrections[i] + sum;
     if (corrections[i] == 1) continue;
     const auto factor = hn::Set(d, corrections[i]);
@@ -247,7 +248,7 @@ struct Scratch {
   Scratch(std::byte* memory, lc::Multiplicand type, std::int64_t depth, bool drops) : pieces(memory) {
     queries = pieces.bytes_of(type, lc::left_elements(type, kQueries, depth));
     scores = pieces.take<float>(kQueries * lc::sums_pitch(type, kKeys));
-    weights = pieces.bytes_of(type, kQueries * kKeys);
+    weights = pieces.bytes_of(type, kQueries * lc::operand_pitch(type, kKeys));
     output = pieces.take<float>(kQueries * lc::rounded_up(depth, lc::kColumnBlock));
     running = pieces.take<Running>(kQueries);
     keep = pieces.take<float>(drops ? kQueries * kKeys : 0);
@@ -276,12 +277,14 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
 
   const auto weigh =
       type == lc::Multiplicand::kBfloat16 ? HWY_DYNAMIC_DISPATCH(weigh_bf16) : HWY_DYNAMIC_DISPATCH(weigh_fp32);
-  const std::int64_t row_bytes = kKeys * lc::bytes_of(type);
+  const std::int64_t weights_pitch = lc::operand_pitch(type, kKeys);
+  const std::int64_t row_bytes = weights_pitch * lc::bytes_of(type);
   std::memset(scratch.weights + (end - begin) * row_bytes, 0,
               static_cast<std::size_t>((rows - (end - begin)) * row_bytes));
   const std::int64_t pitch = lc::sums_pitch(type, kKeys);
   Rows tile;
   tile.count = end - begin;
+  tile.weights_pitch = weights_pitch;
   tile.outputs = scratch.output;
   const std::int64_t first = first_key(arguments.mask, sequence, begin);  // later queries never see further back
   core::Accumulate accumulate = core::Accumulate::kOverwrite;
@@ -306,8 +309,9 @@ void one_tile(const Arguments& arguments, const PackedKeys& packed, const Scratc
       }
     }
     weigh(tile, scratch.running, scratch.weights);
-    lc::tile_product(type, rows, columns, kKeys, scratch.output, columns, lc::left_rows(scratch.weights, row_bytes),
-                     packed.values(sequence, group, from), accumulate);
+    lc::tile_product_of_rows(type, rows, columns, kKeys, 0, seen, scratch.output, columns,
+                             lc::left_rows(scratch.weights, row_bytes), packed.values(sequence, group, from),
+                             accumulate);
     accumulate = core::Accumulate::kAdd;
   }
 

@@ -366,6 +366,10 @@ std::int64_t sums_pitch(Multiplicand multiplicand, std::int64_t columns) {
   return on_amx(multiplicand) ? columns + 16 : columns;
 }
 
+std::int64_t operand_pitch(Multiplicand multiplicand, std::int64_t columns) {
+  return on_amx(multiplicand) ? columns + amx::kDepth : columns;
+}
+
 void prepare_tile(Multiplicand multiplicand, std::int64_t rows, std::int64_t columns, std::int64_t depth,
                   core::Accumulate accumulate) {
   if (on_amx(multiplicand)) return;
@@ -386,6 +390,17 @@ void tile_product(Multiplicand multiplicand, std::int64_t rows, std::int64_t col
   // that is one.
   const core::OneThread one;
   found->second.run(a.data, b, c);
+}
+
+void tile_product_of_rows(Multiplicand multiplicand, std::int64_t rows, std::int64_t columns, std::int64_t depth,
+                          std::int64_t begin, std::int64_t end, float* c, std::int64_t pitch, const Left& a,
+                          const void* b, core::Accumulate accumulate) {
+  if (begin == 0 && end == depth) return tile_product(multiplicand, rows, columns, depth, c, pitch, a, b, accumulate);
+  // Rows lie together within a panel of columns alone.
+  for (std::int64_t column = 0; column < columns; column += amx::kPanel) {
+    const auto* const panel = static_cast<const std::byte*>(b) + column * padded_depth(multiplicand, depth) * 2;
+    amx::product(rows, amx::kPanel, end - begin, c + column, pitch, a, panel + begin * amx::kPanel * 2, accumulate);
+  }
 }
 
 }  // namespace braise::linear::cpu

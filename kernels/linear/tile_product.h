@@ -81,6 +81,9 @@ void prepare_tile(Multiplicand multiplicand, std::int64_t rows, std::int64_t col
 /// The best pitch for a tile of so many columns: with AMX, rows should not share sets of the cache.
 std::int64_t sums_pitch(Multiplicand multiplicand, std::int64_t columns);
 
+/// The same, in elements, for rows that will be a left operand.
+std::int64_t operand_pitch(Multiplicand multiplicand, std::int64_t columns);
+
 /// c (=|+=) a b for one tile. a: rows x depth. b: packed. c: rows x columns fp32, rows `pitch` apart (oneDNN's without
 /// a gap). Rows is a row_count.
 /// All are best aligned to 64 bytes (tile loads that cross cache lines halve the rate). Runs on the calling thread.
@@ -88,5 +91,11 @@ std::int64_t sums_pitch(Multiplicand multiplicand, std::int64_t columns);
 void tile_product(Multiplicand multiplicand, std::int64_t rows, std::int64_t columns, std::int64_t depth, float* c,
                   std::int64_t pitch, const Left& a, const void* b, core::Accumulate accumulate,
                   std::span<const amx::Region> ahead = {});
+
+/// The same with rows [begin, end) of b, which has `depth`, and those columns of a alone: for AMX, where they are
+/// multiples of amx::kDepth; without it all rows, since oneDNN's primitives are for whole tiles. a: rows x (end - begin).
+void tile_product_of_rows(Multiplicand multiplicand, std::int64_t rows, std::int64_t columns, std::int64_t depth,
+                          std::int64_t begin, std::int64_t end, float* c, std::int64_t pitch, const Left& a,
+                          const void* b, core::Accumulate accumulate);
 
 }  // namespace braise::linear::cpu
