@@ -57,6 +57,21 @@ bool has_ended(pid_t child) {
   return ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == child;
 }
 
+int end_of(pid_t child) {
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+std::vector<pid_t> processes_of(const std::string& program, const std::string& text) {
+  std::vector<pid_t> found;
+  for (const Process& process : processes_with(text)) {
+    const std::string path = process.command.substr(0, process.command.find(' '));
+    if (fs::path(path).filename() == program) found.push_back(process.pid);
+  }
+  return found;
+}
+
 bool all_gone(const std::string& text) {
   for (int i = 0; i < 50; ++i) {
     if (processes_with(text).empty()) return true;
@@ -67,11 +82,7 @@ bool all_gone(const std::string& text) {
 
 bool kill_one(const std::string& program, const std::string& text, pid_t runner, unsigned choice) {
   while (!has_ended(runner)) {
-    std::vector<pid_t> victims;
-    for (const Process& process : processes_with(text)) {
-      const std::string path = process.command.substr(0, process.command.find(' '));
-      if (fs::path(path).filename() == program) victims.push_back(process.pid);
-    }
+    const std::vector<pid_t> victims = processes_of(program, text);
     if (!victims.empty() && ::kill(victims[choice % victims.size()], SIGKILL) == 0) return true;
   }
   return false;

@@ -26,6 +26,12 @@ pid_t start(const std::vector<std::string>& arguments, const std::filesystem::pa
 /// Whether a child has ended; it stays to be waited for.
 bool has_ended(pid_t child);
 
+/// Waits for a child: its exit status, or 128 and its signal.
+int end_of(pid_t child);
+
+/// Those whose command line mentions `text` and whose program has that name.
+std::vector<pid_t> processes_of(const std::string& program, const std::string& text);
+
 /// Whether within 5 s no process mentions `text` any more.
 bool all_gone(const std::string& text);
 

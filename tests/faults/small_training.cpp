@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/faults/small_training.h"
 
+#include <chrono>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
 #include "stages/shared/io/file.h"
+#include "tests/faults/processes.h"
 #include "tests/support/support.h"
 
 namespace braise::test {
@@ -45,6 +51,33 @@ fs::path training_run_in(const fs::path& runs) {
     if (entry.path().filename().string().starts_with("small-training-")) run = entry.path();
   }
   return run;
+}
+
+std::multiset<std::int64_t> steps_told(const fs::path& run) {
+  std::multiset<std::int64_t> steps;
+  const fs::path attempts = run / "jobs/pretrain/attempts";
+  if (!fs::exists(attempts)) return steps;
+  for (const auto& attempt : fs::directory_iterator(attempts)) {
+    std::ifstream file(attempt.path() / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      const nlohmann::json values = nlohmann::json::parse(line, nullptr, false);
+      if (values.is_object() && values.contains("loss_bits")) steps.insert(values.at("step").get<std::int64_t>());
+    }
+  }
+  return steps;
+}
+
+bool wait_for_step(const fs::path& runs, std::int64_t step, pid_t runner) {
+  for (int i = 0; i < 3000 && !has_ended(runner); ++i) {
+    const fs::path run = training_run_in(runs);
+    if (!run.empty() && steps_told(run).contains(step)) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return false;
+}
+
+std::string logs_of(const fs::path& run) {
+  return run_program({program("braise"), "logs", run, "pretrain"}).out;
 }
 
 }  // namespace braise::test

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
+#include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,5 +21,13 @@ std::vector<std::string> training_command(const std::filesystem::path& recipe, c
 
 /// The one run of it there is in `runs`; empty where there is none.
 std::filesystem::path training_run_in(const std::filesystem::path& runs);
+
+/// Steps that the attempts at the training have told of, each as often as it was.
+std::multiset<std::int64_t> steps_told(const std::filesystem::path& run);
+
+/// Waits, for at most a minute, until the run in `runs` has told of a step; false where `runner` ended before.
+bool wait_for_step(const std::filesystem::path& runs, std::int64_t step, pid_t runner);
+
+std::string logs_of(const std::filesystem::path& run);
 
 }  // namespace braise::test

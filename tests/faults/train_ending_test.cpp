@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <chrono>
 #include <filesystem>
-#include <fstream>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "stages/shared/io/file.h"
@@ -27,21 +22,6 @@ namespace fs = std::filesystem;
 using Catch::Contains;
 using nlohmann::json;
 
-/// Steps that the attempts at the training have told of, each as often as it was.
-std::multiset<std::int64_t> steps_told(const fs::path& run) {
-  std::multiset<std::int64_t> steps;
-  const fs::path attempts = run / "jobs/pretrain/attempts";
-  if (!fs::exists(attempts)) return steps;
-  for (const auto& attempt : fs::directory_iterator(attempts)) {
-    std::ifstream file(attempt.path() / "metrics.jsonl");
-    for (std::string line; std::getline(file, line);) {
-      const json values = json::parse(line, nullptr, false);
-      if (values.is_object() && values.contains("loss_bits")) steps.insert(values.at("step").get<std::int64_t>());
-    }
-  }
-  return steps;
-}
-
 std::set<std::string> checkpoints_of(const fs::path& run) {
   std::set<std::string> names;
   for (const auto& attempt : fs::directory_iterator(run / "jobs/pretrain/attempts")) {
@@ -53,37 +33,9 @@ std::set<std::string> checkpoints_of(const fs::path& run) {
   return names;
 }
 
-std::string logs_of(const fs::path& run) {
-  return test::run_program({test::program("braise"), "logs", run, "pretrain"}).out;
-}
-
 std::string state_of(const fs::path& run) {
   const test::Finished status = test::run_program({test::program("braise"), "status", run, "--json"});
   return json::parse(status.out).at("state");
-}
-
-pid_t one_rank(const fs::path& runs) {
-  for (const test::Process& process : test::processes_with(runs)) {
-    const std::string path = process.command.substr(0, process.command.find(' '));
-    if (fs::path(path).filename() == "braise-worker") return process.pid;
-  }
-  return 0;
-}
-
-/// Waits, for at most a minute, until the training has told of a step.
-bool wait_for_step(const fs::path& runs, std::int64_t step, pid_t runner) {
-  for (int i = 0; i < 3000 && !test::has_ended(runner); ++i) {
-    const fs::path run = test::training_run_in(runs);
-    if (!run.empty() && steps_told(run).contains(step)) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  return false;
-}
-
-int end_of(pid_t child) {
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 /// A training that was let alone, and others to be held against it. No checkpoints but those asked for.
@@ -117,7 +69,7 @@ struct Trainings {
     CHECK(test::all_gone(run));
     const test::Finished compared =
         test::run_program({test::program("braise"), "compare", straight / "jobs/pretrain", run / "jobs/pretrain"});
-    INFO(compared.out << compared.err << logs_of(run));
+    INFO(compared.out << compared.err << test::logs_of(run));
     REQUIRE(compared.status == 0);
     CHECK_THAT(compared.out, Contains("identical through step 400"));
   }
@@ -130,55 +82,56 @@ TEST_CASE("a training that is asked to save, stop or end in time goes on to the 
 
   SECTION("USR1 to one rank saves, and the training goes on") {
     const pid_t runner = trainings.start(runs, output);
-    REQUIRE(wait_for_step(runs, 50, runner));
-    REQUIRE(::kill(one_rank(runs), SIGUSR1) == 0);
-    CHECK(end_of(runner) == 0);
+    REQUIRE(test::wait_for_step(runs, 50, runner));
+    REQUIRE(::kill(test::processes_of("braise-worker", runs).front(), SIGUSR1) == 0);
+    CHECK(test::end_of(runner) == 0);
     const fs::path run = test::training_run_in(runs);
     const std::set<std::string> saved = checkpoints_of(run);
     INFO(io::read_file(output));
     REQUIRE(saved.size() == 2);
     CHECK(*saved.begin() >= "step-00000050");
     CHECK(*saved.begin() < "step-00000400");
-    CHECK(steps_told(run).size() == 400);
+    CHECK(test::steps_told(run).size() == 400);
     trainings.require_same(run);
   }
 
   SECTION("TERM to one rank, or INT to the runner: saved and stopped; resume goes on from there") {
     const bool to_runner = GENERATE(true, false);
     const pid_t runner = trainings.start(runs, output);
-    REQUIRE(wait_for_step(runs, 50, runner));
-    REQUIRE((to_runner ? ::kill(runner, SIGINT) : ::kill(one_rank(runs), SIGTERM)) == 0);
-    CHECK(end_of(runner) == 1);
+    REQUIRE(test::wait_for_step(runs, 50, runner));
+    REQUIRE((to_runner ? ::kill(runner, SIGINT) : ::kill(test::processes_of("braise-worker", runs).front(), SIGTERM)) ==
+            0);
+    CHECK(test::end_of(runner) == 1);
     const fs::path run = test::training_run_in(runs);
     INFO(io::read_file(output));
     CHECK(state_of(run) == "stopped");
     CHECK(checkpoints_of(run).size() == 1);
-    const std::size_t told = steps_told(run).size();
+    const std::size_t told = test::steps_told(run).size();
     CHECK(told < 400);
     const test::Finished resumed = trainings.resume(run);
     INFO(resumed.err);
     REQUIRE(resumed.status == 0);
-    CHECK(steps_told(run).size() == 400);  // none twice
+    CHECK(test::steps_told(run).size() == 400);  // none twice
     trainings.require_same(run);
   }
 
   SECTION("the time limit: saved and ended; each resume goes on from there") {
     const pid_t runner = trainings.start(runs, output, {"stages.pretrain.resources.time_limit=2s"});
-    int status = end_of(runner);
+    int status = test::end_of(runner);
     const fs::path run = test::training_run_in(runs);
     int attempts = 1;
     for (; status != 0 && attempts < 40; ++attempts) {
-      const std::size_t before = steps_told(run).size();
+      const std::size_t before = test::steps_told(run).size();
       const test::Finished resumed = trainings.resume(run);
       status = resumed.status;
       INFO(resumed.err);
-      CHECK(steps_told(run).size() > before);
+      CHECK(test::steps_told(run).size() > before);
     }
-    INFO(io::read_file(output) << logs_of(run));
+    INFO(io::read_file(output) << test::logs_of(run));
     REQUIRE(status == 0);
     CHECK(attempts > 1);
     CHECK_THAT(io::read_file(output), Contains("time limit"));
-    CHECK(steps_told(run).size() == 400);
+    CHECK(test::steps_told(run).size() == 400);
     trainings.require_same(run);
   }
 }
@@ -193,7 +146,7 @@ TEST_CASE("a training whose disk fills up loses no checkpoint that it had, and g
   const fs::path output = trainings.folder.path() / "output";
   const fs::path runs = disk.path() / "runs";
   const pid_t runner = trainings.start(runs, output, {"stages.pretrain.checkpoint.every=25"});
-  REQUIRE(wait_for_step(runs, 60, runner));
+  REQUIRE(test::wait_for_step(runs, 60, runner));
   {
     const fs::path hog = disk.path() / "hog";
     const io::FileDescriptor file(::open(hog.c_str(), O_WRONLY | O_CREAT, 0666));
@@ -203,7 +156,7 @@ TEST_CASE("a training whose disk fills up loses no checkpoint that it had, and g
     junk.resize(1);
     while (::write(file.get(), junk.data(), junk.size()) > 0) {
     }
-    const int status = end_of(runner);
+    const int status = test::end_of(runner);
     INFO(io::read_file(output));
     CHECK(status == 1);  // at the latest the last checkpoint must be written
     CHECK(test::all_gone(runs));

@@ -127,8 +127,8 @@ TEST_CASE("token files are the same to the byte on 1, 2 and 4 ranks") {
     for (const nlohmann::json& event : events) CHECK(is_valid("event.schema.json", event));
     CHECK(events[0].at("event") == "worker_started");
     CHECK(events[0].at("pids").size() == static_cast<std::size_t>(ranks));
-    CHECK(events[0].at("tiers") == std::vector<std::string>(static_cast<std::size_t>(ranks),
-                                                            std::string(core::name(core::detected_tier()))));
+    CHECK(events[0].at("tiers") ==
+          std::vector<std::string>(static_cast<std::size_t>(ranks), std::string(core::name(core::detected_tier()))));
     CHECK(events[0].at("attempt") == 1);
     CHECK(events[0].at("token") == "000001");
     const io::JsonLines metrics = io::read_json_lines(attempt / "metrics.jsonl");
@@ -372,6 +372,37 @@ TEST_CASE("as many ranks as the job wants, and one start an attempt") {
   CHECK(again.status == 1);
   CHECK_THAT(again.err, Contains("this attempt has been started before"));
   CHECK(run.end_of(attempt).at("event") == "stage_completed");
+}
+
+TEST_CASE("ranks that have another job or another build are refused before they begin") {
+  HandMadeRun run("tokenize", 2, tokenize_config(1 << 20), {kDevil}),
+      other("tokenize", 2, tokenize_config(1 << 20), {});
+  const fs::path attempt = run.new_attempt();
+  /// What becomes of a rank of the job, and beside it one of this program, job and attempt.
+  const auto with_rank = [&](const fs::path& program, const fs::path& job, const fs::path& its_attempt) {
+    std::vector<std::string> command = run.command(attempt);
+    command[2] = "1";
+    command.insert(command.end(), {":", "-n", "1", program, job, "--attempt", its_attempt});
+    const Finished finished = test::run_program(command, test::mpi_environment());
+    CHECK(finished.status == 1);
+    CHECK(run.events_of(attempt).empty());
+    return finished.err;
+  };
+  const fs::path worker = test::program("braise-worker");
+  CHECK_THAT(with_rank(worker, other.job_file(), other.new_attempt()),
+             Contains("rank 1 (host ") && Contains("has read another job.yaml"));
+
+  // The same program, but for a bit of its build id.
+  std::string program = io::read_file(worker);
+  const std::string note("\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0", 16);
+  const std::size_t id = program.find(note);
+  REQUIRE(id != std::string::npos);
+  program[id + note.size()] ^= 1;
+  const fs::path changed = run.path() / "braise-worker";
+  std::ofstream(changed) << program;
+  fs::permissions(changed, fs::perms::owner_all);
+  CHECK_THAT(with_rank(changed, run.job_file(), attempt),
+             Contains("rank 1 (host ") && Contains("runs another build of braise-worker"));
 }
 
 TEST_CASE("two ranks measure the machine, as the schema says") {
