@@ -202,6 +202,14 @@ bool adds(core::Accumulate accumulate) {
 
 }  // namespace
 
+void activate_row(core::Dtype dtype, Activation activation, void* y, const void* x, std::size_t count) {
+  HWY_DYNAMIC_DISPATCH(forward)(dtype, activation, y, x, count);
+}
+
+void gate_row(core::Dtype dtype, Activation activation, void* y, const void* gate, const void* up, std::size_t count) {
+  HWY_DYNAMIC_DISPATCH(forward_gated)(dtype, activation, y, gate, up, count);
+}
+
 void activation_forward(const char* operation, const core::TensorView& y, const core::ConstTensorView& x,
                         Activation activation) {
   core::for_pieces_of_rows(std::array{Rows(operation, "y", y), Rows(operation, "x", x)},

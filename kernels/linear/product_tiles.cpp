@@ -195,6 +195,38 @@ void pack(void* packed, const core::ConstTensorView& b) {
   });
 }
 
+std::int64_t gated_offset(std::int64_t each) {
+  return rounded_up(each, kColumnBlock);
+}
+
+std::int64_t gated_width(std::int64_t columns) {
+  const std::int64_t each = columns / 2;
+  const std::int64_t last = each % kGatedColumns;
+  return 2 * (each - last) + (last > 0 ? gated_offset(last) + last : 0);
+}
+
+void pack_gated(void* packed, const core::ConstTensorView& b) {
+  const Multiplicand type = multiplicand(b.dtype());
+  const std::int64_t all = b.extent(1) / 2;
+  const std::int64_t columns = gated_width(b.extent(1));
+  const std::int64_t width = rounded_up(columns, kColumnBlock);
+  const std::int64_t tiles = (columns + kTileColumns - 1) / kTileColumns;
+  const Parts parts(type, b.extent(0));
+  core::parallel_for(parts.count * tiles, [&](std::int64_t i) {
+    const std::int64_t from = parts.begin(i / tiles);
+    const std::int64_t depth = parts.size(i / tiles);
+    const std::int64_t first = i % tiles * kGatedColumns;
+    const std::int64_t each = std::min(kGatedColumns, all - first);
+    const std::int64_t tile_width = std::min(kTileColumns, width - i % tiles * kTileColumns);
+    std::byte* const part = static_cast<std::byte*>(packed) + packed_bytes(b.dtype(), from, columns);
+    std::byte* const tile = part + packed_elements(type, depth, i % tiles * kTileColumns) * bytes_of(type);
+    const core::ConstTensorView rows = b.slice(0, from, from + depth);
+    pack_columns(type, tile, rows.slice(1, first, first + each), depth, tile_width, 0, each);
+    pack_columns(type, columns_of_tile(type, tile, depth, gated_offset(each)),
+                 rows.slice(1, all + first, all + first + each), depth, tile_width, 0, each);
+  });
+}
+
 void product_tiles(core::Stream& stream, const core::ConstTensorView& x, const void* packed, std::int64_t columns,
                    std::int64_t begin, std::int64_t end, const std::function<void(const Tile&)>& consume) {
   const std::int64_t rows = x.extent(0);

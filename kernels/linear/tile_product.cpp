@@ -311,6 +311,11 @@ const void* packed_tile(Multiplicand multiplicand, const void* packed, std::int6
   return static_cast<const std::byte*>(packed) + begin * padded_depth(multiplicand, depth) * bytes_of(multiplicand);
 }
 
+std::byte* columns_of_tile(Multiplicand multiplicand, std::byte* tile, std::int64_t depth, std::int64_t column) {
+  const std::int64_t rows = blocked() ? padded_depth(multiplicand, depth) : 1;
+  return tile + column * rows * bytes_of(multiplicand);
+}
+
 Left left_rows(const void* rows, std::int64_t row_bytes) {
   return Left{rows, row_bytes, 2 * amx::kDepth, amx::kRows * row_bytes};
 }

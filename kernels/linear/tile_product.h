@@ -55,6 +55,10 @@ void pack_columns(Multiplicand multiplicand, void* packed, const core::ConstTens
 /// Where the tile of columns that starts at `begin` (a multiple of kTileColumns) lies in a packed operand.
 const void* packed_tile(Multiplicand multiplicand, const void* packed, std::int64_t depth, std::int64_t begin);
 
+/// Where those of a tile's columns from `column` on (a multiple of kColumnBlock) lie: what pack_columns packs there
+/// with the tile's own width is part of the tile.
+std::byte* columns_of_tile(Multiplicand multiplicand, std::byte* tile, std::int64_t depth, std::int64_t column);
+
 /// A left operand: where its rows are.
 using Left = amx::Left;
 
@@ -93,7 +97,8 @@ void tile_product(Multiplicand multiplicand, std::int64_t rows, std::int64_t col
                   std::span<const amx::Region> ahead = {});
 
 /// The same with rows [begin, end) of b, which has `depth`, and those columns of a alone: for AMX, where they are
-/// multiples of amx::kDepth; without it all rows, since oneDNN's primitives are for whole tiles. a: rows x (end - begin).
+/// multiples of amx::kDepth; without it all rows, since oneDNN's primitives are for whole tiles. a: rows x (end -
+/// begin).
 void tile_product_of_rows(Multiplicand multiplicand, std::int64_t rows, std::int64_t columns, std::int64_t depth,
                           std::int64_t begin, std::int64_t end, float* c, std::int64_t pitch, const Left& a,
                           const void* b, core::Accumulate accumulate);

@@ -87,8 +87,8 @@ void Decoder::State::norm_backward(const TensorView& dx, const ConstTensorView& 
   }
 }
 
-void Decoder::State::multiply(const TensorView& y, const ConstTensorView& x, const Linear& linear) const {
-  Epilogue epilogue;
+void Decoder::State::multiply(const TensorView& y, const ConstTensorView& x, const Linear& linear,
+                              Epilogue epilogue) const {
   if (linear.bias) epilogue.bias = linear.bias.value.view;
   linear::matmul(stream, y, x, linear.forward, epilogue);
 }
@@ -273,14 +273,11 @@ Tensor Decoder::State::forward_block(Saved& s, const Batch& batch, std::size_t l
   }
   const std::int64_t f = intermediate();
   s.up = activation(rows((config.gated ? 2 : 1) * f), owner + " mlp");
-  multiply(s.up.view, gather(s.read2().view, batch, owner + " mlp").wait(), block.up);
   s.activated = activation(rows(f), owner + " mlp");
-  if (config.gated) {
-    activation::gated_forward(stream, s.activated.view, s.up.view.slice(2, 0, f), s.up.view.slice(2, f, 2 * f),
-                              config.activation);
-  } else {
-    activation::activation_forward(stream, s.activated.view, s.up.view, config.activation);
-  }
+  Epilogue activated;
+  activated.activation = config.activation;
+  activated.activation_input = s.up.view;
+  multiply(s.activated.view, gather(s.read2().view, batch, owner + " mlp").wait(), block.up, activated);
   Tensor output = activation(stream_rows, owner + " residual");
   if (config.norm_after) {
     add_normed_product(output.view, s.middle.view, s.activated.view, block.down, block.after2, s.added2,

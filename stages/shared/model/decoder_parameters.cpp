@@ -198,10 +198,11 @@ void Decoder::State::add_shares(int unit) {
   share_memory = {};
 }
 
-void Decoder::State::pack(linear::PackedMatrix& packed, const ConstTensorView& matrix, const std::string& owner) const {
+void Decoder::State::pack(linear::PackedMatrix& packed, const ConstTensorView& matrix, const std::string& owner,
+                          linear::Columns columns) const {
   if (packed.data() == nullptr) {
     packed = linear::PackedMatrix(stream.arena(), settings.compute, matrix.extent(0), matrix.extent(1),
-                                  Category::kWorkspace, owner + " packed");
+                                  Category::kWorkspace, owner + " packed", columns);
   }
   packed.pack(stream, matrix);
 }
@@ -219,8 +220,12 @@ void Decoder::pack(int unit, const Packs& packs) {
   const std::string& owner = s.units.at(unit).name;
   if (unit == s.units.end && packs.forward) s.pack(s.packed_head, s.head_value().value.view.transposed(0, 1), owner);
   if (unit < s.units.first_block || unit >= s.units.end) return;
-  for (Linear* const linear : linears(s.blocks[static_cast<std::size_t>(unit - s.units.first_block)])) {
-    if (packs.forward) s.pack(linear->forward, linear->matrix(), owner);
+  Block& block = s.blocks[static_cast<std::size_t>(unit - s.units.first_block)];
+  for (Linear* const linear : linears(block)) {
+    const bool gated = s.config.gated && linear == &block.up;
+    if (packs.forward) {
+      s.pack(linear->forward, linear->matrix(), owner, gated ? linear::Columns::kGated : linear::Columns::kPlain);
+    }
     if (packs.backward) s.pack(linear->backward, linear->matrix().transposed(0, 1), owner);
   }
 }

@@ -162,7 +162,8 @@ struct Decoder::State {
   /// The value that a place of a unit is of.
   Value& value_at(int unit, const ParameterSpec& spec) { return unit == units.tied_head ? tied_head : value_of(spec); }
   void place(int unit, const core::TensorView& memory, bool gradient);
-  void pack(linear::PackedMatrix& packed, const core::ConstTensorView& matrix, const std::string& owner) const;
+  void pack(linear::PackedMatrix& packed, const core::ConstTensorView& matrix, const std::string& owner,
+            linear::Columns columns = linear::Columns::kPlain) const;
   /// `layer`: of the model; here and below.
   int unit_of(std::size_t layer) const {
     return units.first_block + static_cast<int>(layer) - static_cast<int>(part.blocks.begin);
@@ -232,7 +233,8 @@ struct Decoder::State {
             const NormParameters& with, const std::string& owner) const;
   void norm_backward(const core::TensorView& dx, const core::ConstTensorView& dy, const core::ConstTensorView& x,
                      const Statistics& statistics, const NormParameters& with, core::Accumulate accumulate) const;
-  void multiply(const core::TensorView& y, const core::ConstTensorView& x, const Linear& linear) const;
+  void multiply(const core::TensorView& y, const core::ConstTensorView& x, const Linear& linear,
+                linear::Epilogue epilogue = {}) const;
   /// A product into the stream, of which this rank has some of the inputs: y = x w + b, plus `input` where there is
   /// one, in this rank's rows.
   void project(const core::TensorView& y, const core::ConstTensorView& input, const core::ConstTensorView& x,

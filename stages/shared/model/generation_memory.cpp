@@ -26,7 +26,7 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
   GenerationMemory memory;
   const std::int64_t operand = operand_bytes(compute);
   std::int64_t packed = packed_bytes(compute, c, config.vocabulary);
-  for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, up}, {f, c}}) {
+  for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, config.gated ? gated_columns(up) : up}, {f, c}}) {
     packed += config.layers * packed_bytes(compute, depth, columns);
   }
   memory.parameters = size * config.parameter_count();

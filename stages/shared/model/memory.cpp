@@ -118,6 +118,7 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
     forward_packs += packed_bytes(compute, depth, columns);
     backward_packs += packed_bytes(compute, columns, depth);
   }
+  if (config.gated) forward_packs += packed_bytes(compute, c, gated_columns(up)) - packed_bytes(compute, c, up);
   std::int64_t tables = 0;
   if (config.rope) tables += length * config.rope->rotary * kFloatBytes;
   if (config.local_rope) tables += length * config.local_rope->rotary * kFloatBytes;

@@ -28,4 +28,10 @@ inline std::int64_t packed_bytes(core::Dtype compute, std::int64_t depth, std::i
   return operand_bytes(compute) * rounded_up(depth, kDepthBlock) * rounded_up(columns, kColumnBlock);
 }
 
+/// Columns that a packed operand of so many gated ones takes: the gates of a tile's half stand before what they gate.
+inline std::int64_t gated_columns(std::int64_t columns) {
+  const std::int64_t last = columns / 2 % (kTileColumns / 2);
+  return columns - 2 * last + (last > 0 ? rounded_up(last, kColumnBlock) + last : 0);
+}
+
 }  // namespace braise::model

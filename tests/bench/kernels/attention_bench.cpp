@@ -54,9 +54,8 @@ void run(core::Dtype dtype, std::int64_t sequences, std::int64_t length) {
                      dv = made(0);
   const core::Tensor log_sums =
       arena.tensor(core::Dtype::kFloat32, Shape{sequences, kHeads, length}, Category::kActivations, "bench");
-  const double forward = best_of(7, [&] {
-    attention::attention_forward(*stream, o.view, log_sums.view, q.view, k.view, v.view, 0.125f);
-  });
+  const double forward =
+      best_of(7, [&] { attention::attention_forward(*stream, o.view, log_sums.view, q.view, k.view, v.view, 0.125f); });
   const double backward = best_of(7, [&] {
     attention::attention_backward(*stream, dq.view, dk.view, dv.view, d_o.view, o.view, log_sums.view, q.view, k.view,
                                   v.view, 0.125f);

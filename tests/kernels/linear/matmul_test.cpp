@@ -7,6 +7,7 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/activation/gated.h"
 #include "kernels/core/error.h"
 #include "tests/kernels/reference/linear.h"
 #include "tests/support/tensors.h"
@@ -187,6 +188,55 @@ TEST_CASE("the epilogue does its steps in order, in fp32") {
   }
 }
 
+TEST_CASE("an activation after a product has the bits of the operation by itself") {
+  using braise::activation::Activation;
+  Bench bench;
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBfloat16, Dtype::kFloat16}) {
+    for (const auto& [rows, depth, units] :
+         {std::tuple{1, 48, 128}, {37, 48, 67}, {130, 33, 1}, {5, 16, 300}, {3, 0, 9}}) {
+      for (const bool gated : {false, true}) {
+        const std::int64_t columns = gated ? 2 * units : units;
+        const TestTensor x(dtype, Shape{rows, depth}, random_values(Shape{rows, depth}, dtype, 11));
+        const TestTensor b(dtype, Shape{depth, columns}, random_values(Shape{depth, columns}, dtype, 12));
+        const TestTensor bias(Dtype::kFloat32, Shape{columns}, random_values(Shape{columns}, Dtype::kFloat32, 13));
+        PackedMatrix plain(bench.arena(), dtype, depth, columns, Category::kParameters, "b");
+        plain.pack(bench.stream(), b.view());
+        Epilogue epilogue;
+        epilogue.scale = 1.7f;
+        epilogue.bias = bias.view();
+        const TestTensor input(dtype, Shape{rows, columns});
+        matmul(bench.stream(), input.view(), x.view(), plain, epilogue);
+
+        PackedMatrix packed(bench.arena(), dtype, depth, columns, Category::kParameters, "b",
+                            gated ? braise::linear::Columns::kGated : braise::linear::Columns::kPlain);
+        packed.pack(bench.stream(), b.view());
+        for (const Activation activation : {Activation::kGelu, Activation::kGeluTanh, Activation::kSilu}) {
+          CAPTURE(rows, depth, units, gated, static_cast<int>(activation));
+          const TestTensor expected(dtype, Shape{rows, units});
+          if (gated) {
+            braise::activation::gated_forward(bench.stream(), expected.view(), input.view().slice(1, 0, units),
+                                              input.view().slice(1, units, columns), activation);
+          } else {
+            braise::activation::activation_forward(bench.stream(), expected.view(), input.view(), activation);
+          }
+          epilogue.activation = activation;
+          for (const bool keeps : {false, true}) {
+            const TestTensor y(dtype, Shape{rows, units}, Layout::kPaddedRows);
+            const TestTensor kept(dtype, Shape{rows, columns}, Layout::kPaddedRows);
+            epilogue.activation_input = keeps ? kept.view() : TensorView();
+            matmul(bench.stream(), y.view(), x.view(), packed, epilogue);
+            CHECK(y.values() == expected.values());
+            CHECK(y.intact());
+            if (!keeps) continue;
+            CHECK(kept.values() == input.values());
+            CHECK(kept.intact());
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("infinities and NaN reach the rows and columns they belong to, and no others") {
   Bench bench;
   for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBfloat16}) {
@@ -252,6 +302,18 @@ TEST_CASE("arguments that do not go together are named") {
   Epilogue epilogue;
   epilogue.bias = x.view();
   CHECK_THROWS_WITH(matmul(bench.stream(), y.view(), x.view(), b.view(), epilogue), Contains("bias is fp32[4 x 8]"));
+  Epilogue activated;
+  activated.activation_input = y.view();
+  CHECK_THROWS_WITH(matmul(bench.stream(), y.view(), x.view(), b.view(), activated), Contains("without an activation"));
+  activated.activation = braise::activation::Activation::kSilu;
+  activated.activation_input = x.view();
+  CHECK_THROWS_WITH(matmul(bench.stream(), y.view(), x.view(), b.view(), activated), Contains("activation_input must"));
+  activated.activation_input = {};
+  activated.residual = y.view();
+  CHECK_THROWS_WITH(matmul(bench.stream(), y.view(), x.view(), b.view(), activated), Contains("neither a residual"));
+  CHECK_THROWS_WITH(
+      PackedMatrix(bench.arena(), Dtype::kFloat32, 8, 5, Category::kParameters, "b", braise::linear::Columns::kGated),
+      Contains("even in number"));
   PackedMatrix packed(bench.arena(), Dtype::kFloat32, 8, 4, Category::kParameters, "b");
   CHECK_THROWS_WITH(packed.pack(bench.stream(), half.view()), Contains("PackedMatrix::pack: b is bf16[8 x 4]"));
 }
