@@ -155,6 +155,10 @@ void check_offload(const stages::RuleContext& context, const Settings& settings)
     context.fault("/offload/parameters", "is given, but every rank computes with whole parameters",
                   "take parallel.zero: 3");
   }
+  if (offload.activations != Home::kDevice && !settings.recomputes_blocks()) {
+    context.fault("/offload/activations", "is given, but no block is computed again from its input",
+                  "take activation_checkpointing: half or all");
+  }
 }
 
 /// What would help, as a remedy.

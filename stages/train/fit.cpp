@@ -21,6 +21,7 @@ constexpr const char* kOptimizer = "/offload/optimizer";
 constexpr const char* kMaster = "/offload/master";
 constexpr const char* kGradients = "/offload/gradients";
 constexpr const char* kParameters = "/offload/parameters";
+constexpr const char* kActivations = "/offload/activations";
 constexpr const char* kMicro = "/batch/micro";
 
 // A part of the device's memory is left for what an arena has in pieces that are too small to be used.
@@ -58,13 +59,14 @@ Ways ways(const json& config, const Settings& settings, int ranks) {
                        {kCheckpointing, "all", 0.33, "every block is computed again in the backward pass"}});
   const auto homes = [&](const char* key, double host, double disk, const char* why) {
     std::vector<Change> others{{key, "host", host, why}};
-    if (disk > 0) others.push_back({key, "nvme", disk, why});
+    others.push_back({key, "nvme", disk, why});
     add(key, std::move(others));
   };
   if (settings.optimizer.state_tensors() > 0) homes(kOptimizer, 0.02, 0.12, "the step works through it in chunks");
   if (settings.compute != core::Dtype::kFloat32) homes(kMaster, 0.01, 0.06, "the step works through them in chunks");
-  homes(kGradients, 0.01, 0, "they are kept where the step reads them once");
-  homes(kParameters, 0.04, 0, "each unit comes as it is needed");
+  homes(kGradients, 0.01, 0.05, "they are kept where the step reads them once");
+  homes(kParameters, 0.04, 0.2, "each unit comes as it is needed");
+  homes(kActivations, 0.02, 0.1, "inputs of blocks come back as the backward pass needs them");
   std::vector<Change> micro;
   double cost = 0;
   for (std::int64_t size = settings.micro; size % 2 == 0 && size > 1;) {
@@ -79,7 +81,8 @@ Ways ways(const json& config, const Settings& settings, int ranks) {
 bool goes_together(const Settings& settings) {
   const bool apart = settings.zero >= 2 || settings.reduction == Reduction::kMicro;
   return (apart || settings.offload.gradients == Home::kDevice) &&
-         (settings.zero == 3 || settings.offload.parameters == Home::kDevice);
+         (settings.zero == 3 || settings.offload.parameters == Home::kDevice) &&
+         (settings.recomputes_blocks() || settings.offload.activations == Home::kDevice);
 }
 
 std::uint64_t sum(const RankMemory::Peaks& peaks) {

@@ -29,11 +29,17 @@ Gradients::Gradients(core::Stream& stream, comm::Collectives* axis, model::Decod
   sums_.resize(units);
   results_.resize(units);
   for (std::int64_t width = 1; width < how.lanes.lanes_per_rank; width *= 2) waiting_.emplace_back(units);
+  if (how.home != Home::kNvme) return;
+  std::vector<std::int64_t> elements;
+  for (int unit = 0; unit < decoder.units().size(); ++unit) elements.push_back(owners.range(unit, rank).size());
+  file_ = std::make_unique<UnitFile>(stream, *how.host, how.disk, elements, result_dtype(), Category::kGradients);
+  window_ = std::make_unique<UnitWindow>(stream, *file_, false);
 }
 
 void Gradients::begin_step() {
   // What a step that failed may have left.
   on_the_way_.clear();
+  reading_.clear();
   end_step();
   for (std::vector<core::Tensor>& level : waiting_) {
     for (core::Tensor& one : level) one = {};
@@ -41,6 +47,7 @@ void Gradients::begin_step() {
 }
 
 void Gradients::end_step() {
+  if (window_ != nullptr) window_->close();
   for (int unit = 0; unit < decoder_.units().size(); ++unit) {
     decoder_.place_gradients(unit, {});
     sum(unit) = {};
@@ -66,6 +73,17 @@ void Gradients::need(int unit) {
     core::fill(stream_, memory.view, 0);
   }
   decoder_.place_gradients(unit, memory.view);
+  if (file_ != nullptr && is_lane_end() && is_last_lane() && !is_first_sum()) read_result(unit);
+}
+
+/// Begins to read what is added to next.
+void Gradients::read_result(int unit) {
+  result(unit) = file_->memory(unit);
+  reading_[unit] = file_->read(unit, result(unit).view);
+}
+
+void Gradients::wait_for_result(int unit) {
+  if (auto read = reading_.extract(unit)) read.mapped().wait();
 }
 
 void Gradients::added(int unit) {
@@ -108,11 +126,11 @@ TensorView Gradients::own(int unit) const {
 void Gradients::exchange(int unit) {
   stream_.synchronize();
   if (apart_ && is_first_sum()) {
-    const comm::Range range = owners_.range(unit, rank_);
-    const Dtype dtype = how_.reduction == Reduction::kStep ? how_.dtype : Dtype::kFloat32;
-    result(unit) = how_.home->tensor(dtype, Shape{range.size()}, Category::kGradients,
-                                     decoder_.units().at(unit).name + " gradient");
+    core::Arena& home = how_.home == Home::kHost ? *how_.host : stream_.arena();
+    result(unit) = home.tensor(result_dtype(), Shape{owners_.range(unit, rank_).size()}, Category::kGradients,
+                               decoder_.units().at(unit).name + " gradient");
   }
+  wait_for_result(unit);
   if (axis_ == nullptr) return arrived(unit, is_first_sum());
   const TensorView& whole = sum(unit).view;
   comm::Pending pending;
@@ -144,18 +162,34 @@ void Gradients::arrived(int unit, bool is_first_sum) {
     core::add(stream_, result(unit).view, sum(unit).view);
   }
   sum(unit) = {};
+  if (file_ != nullptr) file_->write(unit, std::move(result(unit)));
 }
 
 void Gradients::finish() {
   while (!on_the_way_.empty()) wait_for_first();
   const model::Units& units = decoder_.units();
-  if (units.tied_head >= 0) core::add(stream_, own(units.tokens), own(units.tied_head));
-  if (how_.pipeline != nullptr && how_.pipeline->has_other_end()) how_.pipeline->add_other_end(own(units.tokens));
+  const bool has_other_end = how_.pipeline != nullptr && how_.pipeline->has_other_end();
+  if (units.tied_head < 0 && !has_other_end) return;
+  const auto from_disk = [&](int unit) {
+    if (file_ == nullptr) return;
+    read_result(unit);
+    wait_for_result(unit);
+  };
+  from_disk(units.tokens);
+  if (units.tied_head >= 0) {
+    from_disk(units.tied_head);
+    core::add(stream_, own(units.tokens), own(units.tied_head));
+  }
+  if (has_other_end) how_.pipeline->add_other_end(own(units.tokens));
+  if (file_ == nullptr) return;
+  file_->write(units.tokens, std::move(result(units.tokens)));
+  if (units.tied_head >= 0) result(units.tied_head) = {};
 }
 
-TensorView Gradients::part(const Segment& segment) const {
+TensorView Gradients::part(const Segment& segment) {
   const std::int64_t begin = segment.offset - owners_.range(segment.unit, rank_).begin;
-  return own(segment.unit).slice(0, begin, begin + segment.elements());
+  const TensorView unit = window_ != nullptr ? window_->at(segment.unit) : own(segment.unit);
+  return unit.slice(0, begin, begin + segment.elements());
 }
 
 }  // namespace braise::train

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
+#include <memory>
 #include <vector>
 
 #include "kernels/comm/collectives.h"
@@ -14,6 +16,7 @@
 #include "stages/train/limits.h"
 #include "stages/train/settings.h"
 #include "stages/train/shards.h"
+#include "stages/train/unit_file.h"
 
 namespace braise::train {
 
@@ -27,7 +30,8 @@ namespace braise::train {
 ///
 /// What is held: of each unit that is being added to, all elements; sums of lanes that wait for their partner in the
 /// tree, in at most log2(lanes of this rank) copies; and the result: in ZeRO 0 all of it, from ZeRO 2 on what this
-/// rank owns, in ZeRO 1 what it owns within the whole, with kMicro apart from it.
+/// rank owns, in ZeRO 1 what it owns within the whole, with kMicro apart from it. Results that lie apart may lie on a
+/// disk: of those the ones on their way are in memory, the one that is added to next, and the one being written.
 class Gradients {
  public:
   struct How {
@@ -35,7 +39,9 @@ class Gradients {
     Reduction reduction = Reduction::kStep;
     core::Dtype dtype = core::Dtype::kFloat32;
     Lanes lanes;
-    core::Arena* home = nullptr;          ///< of results that lie apart from what is added to
+    Home home = Home::kDevice;  ///< of results that lie apart from what is added to
+    core::Arena* host = nullptr;
+    Disk disk;                            ///< for Home::kNvme
     model::Pipeline* pipeline = nullptr;  ///< whose ends share a tied embedding; null: there are none
   };
   /// `axis`: the ranks that lanes are dealt to; null where there is one. `owners`: of one rank in ZeRO 0. All must
@@ -60,8 +66,9 @@ class Gradients {
   /// What part() gives is no longer needed.
   void end_step();
 
-  /// The gradient of a segment that the rank owns, after finish(). One-dimensional, of the dtype or fp32.
-  core::TensorView part(const Segment& segment) const;
+  /// The gradient of a segment that the rank owns, after finish(). One-dimensional, of the dtype or fp32; from a disk,
+  /// until a segment of another unit is asked for.
+  core::TensorView part(const Segment& segment);
 
  private:
   struct OnTheWay {
@@ -76,8 +83,11 @@ class Gradients {
   }
   bool is_last_lane() const { return lane_ == how_.lanes.lanes_per_rank - 1; }
   bool is_first_sum() const { return how_.reduction == Reduction::kStep || micro_batch_ == 0; }
+  core::Dtype result_dtype() const { return how_.reduction == Reduction::kStep ? how_.dtype : core::Dtype::kFloat32; }
   core::Tensor rounded(int unit) const;
   core::TensorView own(int unit) const;
+  void read_result(int unit);
+  void wait_for_result(int unit);
   void exchange(int unit);
   void arrived(int unit, bool is_first_sum);
   void wait_for_first();
@@ -94,7 +104,10 @@ class Gradients {
   std::vector<core::Tensor> sums_;                  // by unit: what is added to
   std::vector<std::vector<core::Tensor>> waiting_;  // by level of the tree, then by unit
   std::vector<core::Tensor> results_;               // by unit, where they lie apart
-  std::deque<OnTheWay> on_the_way_;                 // after what it reads and writes
+  std::unique_ptr<UnitFile> file_;                  // of results, where they lie on a disk
+  std::unique_ptr<UnitWindow> window_;
+  std::map<int, offload::Transfer> reading_;  // by unit; after what is read to
+  std::deque<OnTheWay> on_the_way_;           // after what it reads and writes
 };
 
 }  // namespace braise::train

@@ -5,6 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/core/dtype.h"
+#include "stages/shared/model/checkpointing.h"
+#include "stages/shared/model/part.h"
+
 /// What bounds the memory of a step, known to those who hold it and to those who reckon with it.
 namespace braise::train {
 
@@ -29,6 +33,24 @@ inline std::int64_t chunk_memory_bytes(std::int64_t elements, std::int64_t eleme
   const std::int64_t chunk = std::min(chunk_elements(elements), blocks * kBlock);
   const std::int64_t chunks = std::clamp<std::int64_t>((elements + chunk - 1) / chunk, 1, kChunksInMemory);
   return std::max(chunk * element_bytes * chunks, std::int64_t{64} << 10);
+}
+
+/// Elements by which the memory that a unit is gathered to is larger where a part of it is read from a disk: so that
+/// this part can begin at a page.
+inline std::int64_t gathered_spare_elements(core::Dtype dtype) {
+  return 4096 * 8 / core::bits(dtype);
+}
+
+/// Inputs of blocks that are kept at once: of every block that is computed again, in each of the micro-batches that a
+/// stage has begun, where `stages` are left from it on.
+inline std::int64_t kept_inputs(const model::Checkpointing& checkpointing, const model::Extent& blocks,
+                                std::int64_t stages, std::int64_t micro_batches) {
+  if (checkpointing.kind != model::Checkpointing::Kind::kEveryBlock) return 0;
+  std::int64_t recomputed = 0;
+  for (std::int64_t layer = blocks.begin; layer < blocks.end; ++layer) {
+    recomputed += layer % checkpointing.every == 0 ? 1 : 0;
+  }
+  return recomputed * std::min(stages, micro_batches);
 }
 
 }  // namespace braise::train

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <deque>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <vector>
 
 #include "kernels/comm/workspace.h"
@@ -37,6 +38,7 @@ class Rehearsal {
         lanes_(lanes),
         specs_(model::parameter_specs(config)),
         part_(model::part_of(config, 0, 1, 0, 1)),
+        input_bytes_(settings.micro * settings.sequence * config.hidden * bytes_of(settings.compute)),
         units_(model::make_units(config, part_, model::part_specs(config, part_))),
         owners_(units_, model::part_specs(config, part_), settings.zero == 0 ? 1 : ranks),
         rank_(settings.zero == 0 ? 0 : rank),
@@ -54,6 +56,7 @@ class Rehearsal {
     if (ranks_ > 1) hold(Space::kDevice, Category::kCommunication, comm::workspace_bytes(ranks_));
     hold_values();
     hold_state();
+    hold_inputs();
     for (std::int64_t pass = 0; pass < lanes_.lanes_per_rank * lanes_.micro_batches; ++pass) {
       const bool by_lane = settings_.reduction == Reduction::kStep;
       lane_ = by_lane ? pass / lanes_.micro_batches : pass % lanes_.lanes_per_rank;
@@ -61,6 +64,8 @@ class Rehearsal {
       go_through();
     }
     while (!on_the_way_.empty()) wait_for_first();
+    finish_gradients();
+    go_through_windows();
     if (owners_.ranks() > 1 && !gathers_) {
       for (int unit = 0; unit < units_.size(); ++unit) {
         if (units_.at(unit).values) most_.sent_per_step += sent_to_all(unit) * bytes_of(settings_.compute);
@@ -94,6 +99,10 @@ class Rehearsal {
   std::int64_t sent_to_all(int unit) const { return (ranks_ - 1) * own(unit); }
 
   void hold_values() {
+    if (settings_.offload.parameters == Home::kNvme) {
+      most_.disk += own_elements(true) * bytes_of(settings_.compute);
+      return;
+    }
     for (int unit = 0; unit < units_.size(); ++unit) {
       if (!units_.at(unit).values) continue;
       hold(gathers_ ? space_of(settings_.offload.parameters) : Space::kDevice, Category::kParameters,
@@ -120,6 +129,46 @@ class Rehearsal {
     }
   }
 
+  /// Of all units, in their regions of a file.
+  std::int64_t own_elements(bool values) const {
+    std::int64_t elements = 0;
+    for (int unit = 0; unit < units_.size(); ++unit) {
+      if (units_.at(unit).values || !values) elements += own(unit);
+    }
+    return elements;
+  }
+
+  /// The inputs of blocks that are computed again.
+  void hold_inputs() {
+    const Home home = settings_.offload.activations;
+    if (home == Home::kDevice) return;
+    const std::int64_t bytes = kept_inputs(settings_.checkpointing(), part_.blocks, 1, 1) * input_bytes_;
+    if (home == Home::kHost) hold(Space::kHost, Category::kActivations, bytes);
+    if (home == Home::kNvme) most_.disk += bytes;
+  }
+
+  /// Units next to each other, as the optimizer's step has them in memory where they lie on a disk.
+  void go_through_windows() {
+    const auto pass = [&](Category category, std::int64_t size, std::size_t at_once) {
+      std::deque<Held> window;
+      for (int unit = 0; unit < units_.size(); ++unit) {
+        const bool none = own(unit) == 0 || (category == Category::kParameters && !units_.at(unit).values);
+        if (none) continue;
+        if (window.size() == at_once) {
+          give_up(window.front());
+          window.pop_front();
+        }
+        window.push_back(take(Space::kDevice, category, own(unit) * size));
+      }
+      for (Held& held : window) give_up(held);
+    };
+    if (settings_.offload.gradients == Home::kNvme) {
+      give_up(written_);
+      pass(Category::kGradients, bytes_of(result_dtype()), 2);
+    }
+    if (settings_.offload.parameters == Home::kNvme) pass(Category::kParameters, bytes_of(settings_.compute), 3);
+  }
+
   // As Values does.
   void begin_pass() {
     order_ = {units_.tokens};
@@ -130,19 +179,24 @@ class Rehearsal {
     for (int unit = units_.end - 1; unit >= units_.first_block; --unit) order_.push_back(unit);
     next_ = 0;
   }
-  void gather(int unit) {
+  /// Takes a unit's memory, and reads what the rank has of it.
+  void read(int unit) {
     Held& gathered = gathered_[static_cast<std::size_t>(unit)];
     if (gathered.bytes > 0) return;
     const bool in_place = owners_.ranks() == 1 && settings_.offload.parameters == Home::kDevice;
     if (in_place) return;
-    gathered = take(Space::kDevice, Category::kCommunication, units_.at(unit).elements * bytes_of(settings_.compute));
-    most_.sent_per_step += sent_to_all(unit) * bytes_of(settings_.compute);
+    const std::int64_t spare = from_disk() ? gathered_spare_elements(settings_.compute) : 0;
+    gathered = take(Space::kDevice, Category::kCommunication,
+                    (units_.at(unit).elements + spare) * bytes_of(settings_.compute));
+    if (ranks_ > 1) most_.sent_per_step += sent_to_all(unit) * bytes_of(settings_.compute);
   }
+  bool from_disk() const { return settings_.offload.parameters == Home::kNvme; }
   void need_values(int unit) {
     if (!gathers_) return;
-    gather(unit);
-    if (++next_ < order_.size()) gather(order_[next_]);
+    read(unit);
+    if (++next_ < order_.size()) read(order_[next_]);
     ++users_[static_cast<std::size_t>(unit)];
+    if (from_disk() && ranks_ > 1 && next_ + 1 < order_.size()) read(order_[next_ + 1]);
   }
   void values_used(int unit) {
     if (gathers_ && --users_[static_cast<std::size_t>(unit)] == 0) give_up(gathered_[static_cast<std::size_t>(unit)]);
@@ -155,10 +209,30 @@ class Rehearsal {
   }
   bool is_last_lane() const { return lane_ == lanes_.lanes_per_rank - 1; }
   bool is_first_sum() const { return settings_.reduction == Reduction::kStep || micro_batch_ == 0; }
+  Dtype result_dtype() const { return settings_.reduction == Reduction::kStep ? settings_.gradients : Dtype::kFloat32; }
+  Held& result(int unit) { return results_[static_cast<std::size_t>(unit)]; }
+  bool results_on_disk() const { return settings_.offload.gradients == Home::kNvme; }
+  void take_result(int unit) {
+    result(unit) =
+        take(space_of(settings_.offload.gradients), Category::kGradients, own(unit) * bytes_of(result_dtype()));
+  }
+  void write_result(int unit) {
+    give_up(written_);
+    written_ = std::exchange(result(unit), {});
+    unit_written_ = unit;
+  }
   bool rounds() const { return settings_.gradients != Dtype::kFloat32; }
 
   void need_gradients(int unit) {
     while (std::ranges::find(on_the_way_, unit) != on_the_way_.end()) wait_for_first();
+    need_sum(unit);
+    if (results_on_disk() && is_lane_end() && is_last_lane() && !is_first_sum()) read_result(unit);
+  }
+  void read_result(int unit) {
+    if (unit == unit_written_) give_up(written_);
+    take_result(unit);
+  }
+  void need_sum(int unit) {
     if (sum(unit).bytes > 0) return;
     const bool passes = is_lane_end() && (rounds() || (apart_ && is_last_lane()));
     sum(unit) =
@@ -183,11 +257,7 @@ class Rehearsal {
     exchange(unit);
   }
   void exchange(int unit) {
-    if (apart_ && is_first_sum()) {
-      const Dtype dtype = settings_.reduction == Reduction::kStep ? settings_.gradients : Dtype::kFloat32;
-      results_[static_cast<std::size_t>(unit)] =
-          take(space_of(settings_.offload.gradients), Category::kGradients, own(unit) * bytes_of(dtype));
-    }
+    if (apart_ && is_first_sum()) take_result(unit);
     if (ranks_ == 1) return arrived(unit);
     const std::int64_t size = bytes_of(settings_.gradients);
     const std::int64_t elements = units_.at(unit).elements;
@@ -203,6 +273,14 @@ class Rehearsal {
   }
   void arrived(int unit) {
     if (apart_) give_up(sum(unit));
+    if (results_on_disk()) write_result(unit);
+  }
+  void finish_gradients() {
+    if (!results_on_disk() || units_.tied_head < 0) return;
+    read_result(units_.tokens);
+    read_result(units_.tied_head);
+    write_result(units_.tokens);
+    give_up(result(units_.tied_head));
   }
 
   /// A forward and a backward pass, as Decoder tells of them.
@@ -239,7 +317,8 @@ class Rehearsal {
   const Settings& settings_;
   const Lanes& lanes_;
   const std::vector<model::ParameterSpec> specs_;
-  const model::Part part_;  // all of it
+  const model::Part part_;          // all of it
+  const std::int64_t input_bytes_;  // of one input of a block
   const model::Units units_;
   const Shards owners_;
   const int rank_;
@@ -253,6 +332,8 @@ class Rehearsal {
   std::vector<Held> gathered_, sums_, results_;
   std::vector<std::vector<Held>> waiting_;
   std::deque<int> on_the_way_;
+  Held written_;  // a result on its way to the disk
+  int unit_written_ = -1;
   std::int64_t lane_ = 0;
   std::int64_t micro_batch_ = 0;
 };

@@ -123,7 +123,7 @@ void OptimizerState::open(const Where& where) {
     array.memory = arena.tensor(Dtype::kFloat32, Shape{elements_}, array.category, array.path);
   }
   if (regions.empty()) return;
-  store_ = offload::nvme_store(where.folder, host_, regions, where.log);
+  store_ = offload::nvme_store(where.disk.folder, host_, regions, where.disk.log);
   loop_ = std::make_unique<offload::ChunkLoop>(*store_, stream_.arena(), std::move(items), elements_,
                                                chunk_elements(elements_), kChunksInMemory, "optimizer");
 }
@@ -215,7 +215,7 @@ void OptimizerState::restore(const checkpoint::Checkpoint& checkpoint) {
   for (const Segment& segment : frozen_) read("parameters/", segment, values_.part(segment));
 }
 
-void OptimizerState::apply(std::int64_t step, double learning_rate, float gradient_scale, const Gradients& gradients) {
+void OptimizerState::apply(std::int64_t step, double learning_rate, float gradient_scale, Gradients& gradients) {
   for_parts([&](const Part& part) {
     const ParameterRule& rule = rules_[part.segment.parameter];
     optimizer::Slice slice;
@@ -285,7 +285,7 @@ std::vector<checkpoint::Piece> OptimizerState::pieces(const Shards& cut, int ran
     const auto add = [&](const std::string& path, const core::ConstTensorView& data) {
       pieces.push_back({path + spec(segment).name, spec(segment).shape, segment.begin, data});
     };
-    add("parameters/", values_.part(segment));
+    add("parameters/", values_.show(segment));
     const auto found = trained.find(segment.parameter);
     if (found == trained.end()) continue;
     const std::int64_t first = offsets_[found->second] + segment.begin - trained_[found->second].begin;

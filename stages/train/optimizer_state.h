@@ -2,14 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "kernels/core/arena.h"
@@ -23,6 +21,7 @@
 #include "stages/train/parameter_rules.h"
 #include "stages/train/settings.h"
 #include "stages/train/shards.h"
+#include "stages/train/unit_file.h"
 #include "stages/train/values.h"
 
 namespace braise::checkpoint {
@@ -39,8 +38,7 @@ class OptimizerState {
     core::Arena* host = nullptr;
     Home master = Home::kDevice;
     Home optimizer = Home::kDevice;
-    std::filesystem::path folder;               ///< for Home::kNvme
-    std::function<void(std::string_view)> log;  ///< told of what the system does not have
+    Disk disk;  ///< for Home::kNvme
   };
   /// What it refers to must outlive it. Master weights are fp32: the values themselves where those are.
   OptimizerState(core::Stream& stream, const model::Decoder& decoder, Values& values, const Shards& owners, int rank,
@@ -58,7 +56,7 @@ class OptimizerState {
   void restore(const checkpoint::Checkpoint& checkpoint);
 
   /// Applies the gradients, times gradient_scale, at a learning rate; `step` counts from 1.
-  void apply(std::int64_t step, double learning_rate, float gradient_scale, const Gradients& gradients);
+  void apply(std::int64_t step, double learning_rate, float gradient_scale, Gradients& gradients);
 
   /// Begins to read what apply() needs first, where that lies on a disk.
   void prefetch();

@@ -49,7 +49,8 @@ OffloadSettings offload_of(const nlohmann::json& config) {
     const std::string name = config.at(key);
     return name == "none" ? Home::kDevice : name == "host" ? Home::kHost : Home::kNvme;
   };
-  return {home("master"), home("optimizer"), home("gradients"), home("parameters"), config.at("path")};
+  return {home("master"),     home("optimizer"),   home("gradients"),
+          home("parameters"), home("activations"), config.at("path")};
 }
 
 LossScaleSettings loss_scale_of(const nlohmann::json& config) {
@@ -147,8 +148,9 @@ Settings::Settings(const nlohmann::json& config)
 model::Checkpointing Settings::checkpointing() const {
   using Kind = model::Checkpointing::Kind;
   if (activation_checkpointing == "attention") return {Kind::kAttention};
-  if (activation_checkpointing == "half") return {Kind::kEveryBlock, 2};
-  if (activation_checkpointing == "all") return {Kind::kEveryBlock, 1};
+  const bool elsewhere = offload.activations != Home::kDevice;
+  if (activation_checkpointing == "half") return {Kind::kEveryBlock, 2, elsewhere};
+  if (activation_checkpointing == "all") return {Kind::kEveryBlock, 1, elsewhere};
   return {};
 }
 

@@ -37,7 +37,8 @@ struct OffloadSettings {
   Home optimizer = Home::kDevice;
   Home gradients = Home::kDevice;
   Home parameters = Home::kDevice;
-  std::string path;  ///< the folder for Home::kNvme; empty: the run's scratch folder
+  Home activations = Home::kDevice;  ///< those from which blocks are computed again
+  std::string path;                  ///< the folder for Home::kNvme; empty: the run's scratch folder
 };
 
 enum class Algorithm : std::uint8_t { kAdamW, kAdam, kSgd, kRmsProp };
@@ -115,6 +116,7 @@ struct Settings {
   explicit Settings(const nlohmann::json& config);
 
   model::Checkpointing checkpointing() const;
+  bool recomputes_blocks() const { return checkpointing().kind == model::Checkpointing::Kind::kEveryBlock; }
 
   /// Steps of the whole training; 0 where its length is given in epochs.
   std::int64_t total_steps() const;

@@ -12,6 +12,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/reduce.h"
 #include "kernels/optimizer/grad_norm.h"
+#include "stages/train/limits.h"
 
 namespace braise::train {
 namespace {
@@ -74,6 +75,28 @@ std::unique_ptr<comm::Collectives> make_axis(comm::Communicator& comm, core::Are
   return comm.size() == 1 ? nullptr : std::make_unique<comm::Collectives>(comm, arena, "data");
 }
 
+model::Part part_here(const model::Config& config, const Settings& settings, const Grid& grid) {
+  return model::part_of(config, grid.place().tensor, settings.tensor, grid.place().pipeline, settings.pipeline);
+}
+
+/// Where blocks' inputs are kept until they are computed again, unless that is the device.
+std::unique_ptr<ActivationStore> make_activations(const Trainer::Around& around, const Disk& disk,
+                                                  const model::Config& config, const Settings& settings,
+                                                  const Lanes& lanes) {
+  if (settings.offload.activations == Home::kDevice) return nullptr;
+  const comm::Groups::Place& place = around.grid.place();
+  Shape shape{settings.micro, settings.sequence, config.hidden};
+  if (settings.tensor > 1) {
+    const auto rows = comm::even_ranges(settings.micro * settings.sequence, settings.tensor, 1);
+    shape = Shape{1, rows[static_cast<std::size_t>(place.tensor)].size(), config.hidden};
+  }
+  const std::int64_t places =
+      kept_inputs(settings.checkpointing(), part_here(config, settings, around.grid).blocks,
+                  settings.pipeline - place.pipeline, lanes.lanes_per_rank * lanes.micro_batches);
+  return std::make_unique<ActivationStore>(around.stream, around.host, settings.offload.activations, disk,
+                                           static_cast<int>(places), settings.compute, shape);
+}
+
 std::vector<model::PartSpec> specs_of(const model::Decoder& decoder) {
   return model::part_specs(decoder.config(), decoder.part());
 }
@@ -92,32 +115,36 @@ Trainer::Trainer(const Around& around, const model::Config& config, const Settin
       profile_(around.profile),
       operation_(around.operation),
       axis_(make_axis(comm_, stream_.arena())),
-      decoder_(
-          stream_, config,
-          {.compute = settings.compute, .gradients = true, .checkpointing = settings.checkpointing(), .keeper = this},
-          model::part_of(config, grid_.place().tensor, settings.tensor, grid_.place().pipeline, settings.pipeline),
-          grid_.tensor()),
+      disk_{settings.offload.path.empty() ? around.scratch : std::filesystem::path(settings.offload.path), around.log},
+      activations_(make_activations(around, disk_, config, settings, lanes)),
+      decoder_(stream_, config,
+               {.compute = settings.compute,
+                .gradients = true,
+                .checkpointing = settings.checkpointing(),
+                .keeper = this,
+                .activations = activations_.get()},
+               part_here(config, settings, grid_), grid_.tensor()),
       pipeline_(stream_, decoder_, grid_.stages()),
       shares_(decoder_.units(), specs_of(decoder_), comm_.size()),
       whole_(decoder_.units(), specs_of(decoder_), 1),
       owners_(settings.zero == 0 ? whole_ : shares_),
       owner_(settings.zero == 0 ? 0 : comm_.rank()),
-      values_(stream_, axis_.get(), decoder_, settings.compute, owners_, owner_,
-              {.gathers = settings.zero == 3,
-               .home = settings.offload.parameters == Home::kHost ? &around.host : &stream_.arena()}),
-      optimizer_(
-          stream_, decoder_, values_, owners_, owner_, settings.optimizer, rules_of(config, settings, decoder_),
-          {.host = &around.host,
-           .master = settings.offload.master,
-           .optimizer = settings.offload.optimizer,
-           .folder = settings.offload.path.empty() ? around.scratch : std::filesystem::path(settings.offload.path),
-           .log = around.log}),
+      values_(
+          stream_, axis_.get(), decoder_, settings.compute, owners_, owner_,
+          {.gathers = settings.zero == 3, .home = settings.offload.parameters, .host = &around.host, .disk = disk_}),
+      optimizer_(stream_, decoder_, values_, owners_, owner_, settings.optimizer, rules_of(config, settings, decoder_),
+                 {.host = &around.host,
+                  .master = settings.offload.master,
+                  .optimizer = settings.offload.optimizer,
+                  .disk = disk_}),
       gradients_(stream_, axis_.get(), decoder_, owners_, owner_,
                  {.zero = settings.zero,
                   .reduction = settings.reduction,
                   .dtype = settings.gradients,
                   .lanes = lanes,
-                  .home = settings.offload.gradients == Home::kHost ? &around.host : &stream_.arena(),
+                  .home = settings.offload.gradients,
+                  .host = &around.host,
+                  .disk = disk_,
                   .pipeline = &pipeline_}),
       loss_scale_(settings.loss_scale) {
   const Shape shape{settings.micro, settings.sequence};

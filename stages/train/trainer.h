@@ -17,6 +17,7 @@
 #include "stages/shared/model/decoder.h"
 #include "stages/shared/model/pipeline.h"
 #include "stages/shared/telemetry/phase_timer.h"
+#include "stages/train/activation_store.h"
 #include "stages/train/gradients.h"
 #include "stages/train/grid.h"
 #include "stages/train/loss_scale.h"
@@ -126,6 +127,8 @@ class Trainer final : private model::UnitKeeper {
   telemetry::Profile& profile_;
   std::function<void(std::string_view)> operation_;
   std::unique_ptr<comm::Collectives> axis_;  ///< of the data axis; null on one rank
+  const Disk disk_;
+  std::unique_ptr<ActivationStore> activations_;  ///< null: the decoder keeps them
   model::Decoder decoder_;
   model::Pipeline pipeline_;
   const Shards shares_;  ///< of a checkpoint, and of what ranks own

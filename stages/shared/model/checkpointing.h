@@ -15,6 +15,7 @@ struct Checkpointing {
   };
   Kind kind = Kind::kNone;
   std::int64_t every = 1;  ///< 1: all blocks
+  bool elsewhere = false;  ///< whether the inputs of those blocks are not kept on the device
 };
 
 }  // namespace braise::model

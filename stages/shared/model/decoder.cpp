@@ -136,7 +136,10 @@ loss::CrossEntropy Decoder::State::capped(loss::CrossEntropy loss) const {
 
 Tensor Decoder::State::run_blocks(const Batch& batch, Tensor input, Pass::Kept* kept) {
   need_rope(batch);
-  if (kept != nullptr) kept->saved.resize(blocks.size());
+  if (kept != nullptr) {
+    kept->saved.resize(blocks.size());
+    kept->inputs.assign(blocks.size(), -1);
+  }
   const Packs packs{.forward = true, .backward = false};
   Tensor x = embeds() ? embed(batch) : std::move(input);
   for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -147,6 +150,10 @@ Tensor Decoder::State::run_blocks(const Batch& batch, Tensor input, Pass::Kept* 
     x = forward_block(s, batch, layer);
     values_used(unit_of(layer));
     if (kept == nullptr) continue;
+    if (recomputed(layer) && settings.activations != nullptr) {
+      kept->inputs[i] = settings.activations->keep(std::move(s.input));
+      continue;
+    }
     if (recomputed(layer)) {
       kept->saved[i].input = std::move(s.input);
       continue;
@@ -158,6 +165,12 @@ Tensor Decoder::State::run_blocks(const Batch& batch, Tensor input, Pass::Kept* 
     kept->saved[i] = std::move(s);
   }
   return x;
+}
+
+void Decoder::State::fetch_input(const Pass::Kept& kept, std::size_t end) const {
+  while (end-- > 0) {
+    if (kept.inputs[end] >= 0) return settings.activations->fetch(kept.inputs[end]);
+  }
 }
 
 Decoder::Decoder(core::Stream& stream, const Config& config, const DecoderSettings& settings)
@@ -413,12 +426,17 @@ Tensor Decoder::backward_part(Pass& pass, Tensor d_output, const ConstTensorView
     core::require(weights.contiguous(), kName, "weights is not contiguous");
   }
   const std::unique_ptr<Pass::Kept> kept = std::move(pass.kept_);
+  s.fetch_input(*kept, s.blocks.size());
   Tensor dx = s.has_head() ? s.losses_backward(*kept, weights, batch, settings) : std::move(d_output);
   for (std::size_t i = s.blocks.size(); i-- > 0;) {
     const std::size_t layer = static_cast<std::size_t>(s.part.blocks.begin) + i;
     Saved& saved = kept->saved[i];
     const int unit = s.unit_of(layer);
     s.need_values(unit, {.forward = s.recomputed(layer), .backward = true});
+    if (kept->inputs[i] >= 0) {
+      saved.input = s.settings.activations->take(kept->inputs[i]);
+      s.fetch_input(*kept, i);
+    }
     if (s.recomputed(layer)) s.forward_block(saved, batch, layer);
     s.need_gradients(unit);
     s.begin_shares(unit);

@@ -48,11 +48,28 @@ class UnitKeeper {
   virtual void gradients_added(int unit) = 0;
 };
 
+/// Who holds the inputs of blocks that are computed again, from the forward pass to the backward pass, in place of the
+/// decoder. It is told by the thread that computes.
+class ActivationKeeper {
+ public:
+  virtual ~ActivationKeeper() = default;
+
+  /// Takes an activation; gives a number for it.
+  virtual int keep(core::Tensor activation) = 0;
+
+  /// It will be taken soon.
+  virtual void fetch(int number) = 0;
+
+  /// Gives it back, in memory of the stream's arena; the number is no longer its own.
+  virtual core::Tensor take(int number) = 0;
+};
+
 struct DecoderSettings {
   core::Dtype compute = core::Dtype::kBfloat16;  ///< of parameters as computed with, and of activations
   bool gradients = true;                         ///< whether there are any: false for a decoder that only infers
   Checkpointing checkpointing = {};
-  UnitKeeper* keeper = nullptr;  ///< null: the decoder holds all itself, all the time
+  UnitKeeper* keeper = nullptr;             ///< null: the decoder holds all itself, all the time
+  ActivationKeeper* activations = nullptr;  ///< null: the decoder holds them itself
 };
 
 /// What a forward pass computes on. B sequences of T tokens.

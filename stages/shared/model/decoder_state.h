@@ -101,6 +101,7 @@ struct Saved {
 
 struct Decoder::Pass::Kept {
   std::vector<Saved> saved;
+  std::vector<int> inputs;  ///< by block, what the keeper of activations calls its input; -1: it has it not
   core::Tensor last;
   Statistics final_statistics;
   core::Tensor final_normed;
@@ -291,6 +292,8 @@ struct Decoder::State {
                       const loss::CrossEntropy& loss, bool keep) const;
   core::Tensor losses_backward(Pass::Kept& kept, const core::ConstTensorView& weights, const Batch& batch,
                                const loss::CrossEntropy& loss);
+  /// Has the keeper of activations fetch what the blocks before `end` need first of it.
+  void fetch_input(const Pass::Kept& kept, std::size_t end) const;
   bool recomputed(std::size_t layer) const {
     return settings.checkpointing.kind == Checkpointing::Kind::kEveryBlock &&
            static_cast<std::int64_t>(layer) % settings.checkpointing.every == 0;

@@ -39,14 +39,19 @@ class Activations {
   }
 
   std::int64_t most() const {
-    std::int64_t below = 0;  // what the blocks before one keep
+    std::int64_t below = 0;   // what the blocks before one keep
+    std::int64_t moving = 0;  // an input of a block before one, on its way to where it is kept, or from there
     std::int64_t most = 0;
     for (std::int64_t layer = 0; layer < layers_; ++layer) {
-      most = std::max(most, below + std::max({forward(), mlp_backward(layer), attention_backward()}));
-      below += kept(layer);
+      most = std::max(most, below + moving + std::max({forward(), mlp_backward(layer), attention_backward()}));
+      if (recomputed(layer) && checkpointing_.elsewhere) {
+        moving = stream_;
+      } else {
+        below += kept(layer);
+      }
     }
     // The stream at the end and its norm, then the gradients of both.
-    return std::max(most, below + 4 * stream_ + statistics_ + kFloatBytes);
+    return std::max(most, below + moving + 4 * stream_ + statistics_ + kFloatBytes);
   }
 
  private:

@@ -30,9 +30,9 @@ struct Layout {
         "parallel.pipeline=" + std::to_string(pipeline),       "parallel.tensor=" + std::to_string(tensor),
         "activation_checkpointing=" + checkpointing,           "offload.optimizer=" + home};
     if (!fp32) changes.push_back("offload.master=" + home);
-    const std::string memory = home == "nvme" ? "host" : home;
-    if (zero >= 2 || micro) changes.push_back("offload.gradients=" + memory);
-    if (zero == 3) changes.push_back("offload.parameters=" + memory);
+    if (zero >= 2 || micro) changes.push_back("offload.gradients=" + home);
+    if (zero == 3) changes.push_back("offload.parameters=" + home);
+    if (checkpointing == "half" || checkpointing == "all") changes.push_back("offload.activations=" + home);
     return changes;
   }
 };

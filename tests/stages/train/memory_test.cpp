@@ -99,6 +99,11 @@ TEST_CASE("every rank holds what was predicted, category by category, to 3 %") {
         if (ranks == 4) layout.changes.push_back("precision.gradients=bf16");
         if (ranks == 4) layout.changes.push_back("offload.master=nvme");
         if (zero == 3 && ranks == 2) layout.changes.push_back("offload.parameters=host");
+        if (zero == 3 && ranks != 2) layout.changes.push_back("offload.parameters=nvme");
+        if (ranks == 2) layout.changes.push_back("offload.activations=" + std::string(zero % 2 == 0 ? "nvme" : "host"));
+        if (zero >= 2 || reduction == "micro") {
+          layout.changes.push_back("offload.gradients=" + std::string(ranks == 2 ? "host" : "nvme"));
+        }
         layouts.push_back(std::move(layout));
       }
     }
