@@ -6,13 +6,8 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <fstream>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
 
 #include "kernels/core/tier.h"
-#include "schemas/schemas.h"
 #include "stages/api/heartbeat.h"
 #include "stages/shared/hdf5/hdf5_file.h"
 #include "stages/shared/io/clock.h"
@@ -20,6 +15,7 @@
 #include "stages/shared/io/file.h"
 #include "stages/shared/io/json_lines.h"
 #include "tests/mpi/mpirun.h"
+#include "tests/support/schema.h"
 
 namespace braise {
 namespace {
@@ -47,11 +43,7 @@ nlohmann::json tokenize_config(int shard_size) {
 }
 
 bool is_valid(const char* schema_name, const nlohmann::json& json) {
-  valijson::Schema schema;
-  const valijson::adapters::NlohmannJsonAdapter text(schemas::schema(schema_name));
-  valijson::SchemaParser().populateSchema(text, schema);
-  const valijson::adapters::NlohmannJsonAdapter adapter(json);
-  return valijson::Validator().validate(schema, adapter, nullptr);
+  return test::schema_faults(json, schema_name).empty();
 }
 
 /// The digests that a completed attempt recorded, by path; each is checked against its file.

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
+#include <set>
 
 #include "runner/journal/event.h"
 #include "runner/journal/provenance.h"
 #include "schemas/schemas.h"
+#include "tests/support/schema.h"
 
 namespace braise {
 namespace {
@@ -17,15 +15,7 @@ using nlohmann::json;
 
 /// A general validator, which the journal's own quick check must agree with.
 bool is_valid(const char* schema_name, const json& value) {
-  valijson::Schema schema;
-  valijson::SchemaParser parser;
-  parser.populateSchema(valijson::adapters::NlohmannJsonAdapter(schemas::schema(schema_name)), schema);
-  valijson::Validator validator(valijson::Validator::kStrongTypes);
-  try {
-    return validator.validate(schema, valijson::adapters::NlohmannJsonAdapter(value), nullptr);
-  } catch (const std::runtime_error&) {
-    return false;  // it looks for the format of what is no text
-  }
+  return test::schema_faults(value, schema_name).empty();
 }
 
 const json kOutputs = {

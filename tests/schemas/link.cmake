@@ -1,1 +1,1 @@
-target_link_libraries(test_${name} PRIVATE valijson braise_runner_journal)
+target_link_libraries(test_${name} PRIVATE braise_runner_journal)

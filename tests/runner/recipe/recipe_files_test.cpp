@@ -10,7 +10,7 @@
 #include "schemas/schemas.h"
 #include "stages/shared/io/file.h"
 #include "stages/shared/yaml/parse.h"
-#include "tests/runner/recipe/published_schema.h"
+#include "tests/support/schema.h"
 #include "tests/support/support.h"
 
 namespace braise::recipe {
@@ -120,9 +120,9 @@ TEST_CASE("every valid recipe passes the published schema, as written and as res
     stages::Faults faults;
     const std::optional<Document> document = load(recipe, {}, faults);
     REQUIRE(document);
-    CHECK(validate(document->root.to_json(), schema) == "");
+    CHECK(test::schema_faults(document->root.to_json(), schema) == "");
     for (const Point& point : sweep_points(*document, faults)) {
-      CHECK(validate(resolve(*document, point, faults).value().resolved, schema) == "");
+      CHECK(test::schema_faults(resolve(*document, point, faults).value().resolved, schema) == "");
     }
   }
 }

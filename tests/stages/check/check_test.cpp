@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
 #include <functional>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
 
 #include "kernels/comm/transport.h"
 #include "kernels/core/error.h"
-#include "schemas/schemas.h"
 #include "stages/check/exchange.h"
 #include "stages/check/memory.h"
 #include "stages/check/work.h"
 #include "stages/shared/io/file.h"
 #include "stages/shared/machine/gemm.h"
 #include "tests/stages/fake_context.h"
+#include "tests/support/schema.h"
 #include "tests/support/support.h"
 
 namespace braise::check {
@@ -55,11 +51,7 @@ TEST_CASE("memory is read and copied whole") {
 }
 
 bool is_a_machine(const nlohmann::json& json) {
-  valijson::Schema schema;
-  const valijson::adapters::NlohmannJsonAdapter text(schemas::schema("machine.schema.json"));
-  valijson::SchemaParser().populateSchema(text, schema);
-  const valijson::adapters::NlohmannJsonAdapter adapter(json);
-  return valijson::Validator().validate(schema, adapter, nullptr);
+  return test::schema_faults(json, "machine.schema.json").empty();
 }
 
 const nlohmann::json kConfig = {

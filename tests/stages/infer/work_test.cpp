@@ -3,18 +3,14 @@
 
 #include <catch2/catch.hpp>
 #include <limits>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
 
 #include "kernels/core/error.h"
-#include "schemas/schemas.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/json_lines.h"
 #include "tests/stages/fake_context.h"
 #include "tests/stages/infer/config.h"
 #include "tests/stages/infer/tiny_model.h"
+#include "tests/support/schema.h"
 #include "tests/support/support.h"
 
 namespace braise::infer {
@@ -67,11 +63,7 @@ Result run(FakeContext& context) {
 }
 
 bool is_valid(const json& line) {
-  valijson::Schema schema;
-  const valijson::adapters::NlohmannJsonAdapter text(schemas::schema("generations.schema.json"));
-  valijson::SchemaParser().populateSchema(text, schema);
-  const valijson::adapters::NlohmannJsonAdapter adapter(line);
-  return valijson::Validator().validate(schema, adapter, nullptr);
+  return test::schema_faults(line, "generations.schema.json").empty();
 }
 
 TEST_CASE("completions stand in the order of prompts and samples, whatever the batch") {

@@ -8,18 +8,14 @@
 
 #include <catch2/catch.hpp>
 #include <fstream>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
 
 #include "kernels/core/error.h"
-#include "schemas/schemas.h"
 #include "stages/shared/hdf5/hdf5_file.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 #include "stages/tokenize/shard_store.h"
 #include "tests/stages/fake_context.h"
+#include "tests/support/schema.h"
 #include "tests/support/support.h"
 
 namespace braise::tokenize {
@@ -87,11 +83,7 @@ nlohmann::json listing_of(const fs::path& file, bool master) {
 }
 
 bool is_as_the_schema_says(const nlohmann::json& listing) {
-  valijson::Schema schema;
-  const valijson::adapters::NlohmannJsonAdapter text(schemas::schema("tokens.schema.json"));
-  valijson::SchemaParser().populateSchema(text, schema);
-  const valijson::adapters::NlohmannJsonAdapter adapter(listing);
-  return valijson::Validator().validate(schema, adapter, nullptr);
+  return test::schema_faults(listing, "tokens.schema.json").empty();
 }
 
 /// Lines, each with its number, of different lengths.

@@ -5,15 +5,11 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
 
 #include "kernels/core/half.h"
-#include "schemas/schemas.h"
 #include "stages/shared/io/file.h"
 #include "tests/stages/shared/checkpoint/sample.h"
+#include "tests/support/schema.h"
 #include "tests/support/support.h"
 
 namespace braise::checkpoint {
@@ -24,25 +20,15 @@ using Catch::Contains;
 
 TEST_CASE("a manifest is as its schema says") {
   const test::TemporaryFolder folder;
-  valijson::Schema schema;
-  valijson::SchemaParser parser;
-  parser.populateSchema(valijson::adapters::NlohmannJsonAdapter(schemas::schema("checkpoint.schema.json")), schema);
-  valijson::Validator validator(valijson::Validator::kStrongTypes);
   for (const int ranks : {1, 3}) {
     const fs::path saved = save_sample(folder.path() / std::to_string(ranks), sample(1), 7, ranks);
     const nlohmann::json manifest = nlohmann::json::parse(io::read_file(saved / "manifest.json"));
-    valijson::ValidationResults results;
-    CHECK(validator.validate(schema, valijson::adapters::NlohmannJsonAdapter(manifest), &results));
-    for (const auto& error : results) {
-      std::string where;
-      for (const std::string& part : error.context) where += part;
-      FAIL_CHECK(where << ": " << error.description);
-    }
+    CHECK(test::schema_faults(manifest, "checkpoint.schema.json") == "");
     // The schema is no formality: it refuses what it should.
     for (const char* const key : {"step", "tensors", "metadata", "manifest_sha256"}) {
       nlohmann::json lacking = manifest;
       lacking.erase(key);
-      CHECK_FALSE(validator.validate(schema, valijson::adapters::NlohmannJsonAdapter(lacking), nullptr));
+      CHECK(test::schema_faults(lacking, "checkpoint.schema.json") != "");
     }
   }
 }

@@ -9,16 +9,12 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <random>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
 
 #include "kernels/core/error.h"
-#include "schemas/schemas.h"
 #include "stages/shared/io/file.h"
 #include "stages/shared/io/json_lines.h"
 #include "stages/shared/telemetry/tf_record.h"
+#include "tests/support/schema.h"
 #include "tests/support/support.h"
 
 namespace braise::telemetry {
@@ -34,10 +30,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 /// Whether the worker would take the line.
 bool is_valid(json line) {
   line["time"] = "2026-01-31T12:34:56.123456Z";
-  valijson::Schema schema;
-  valijson::SchemaParser().populateSchema(
-      valijson::adapters::NlohmannJsonAdapter(schemas::schema("metrics.schema.json")), schema);
-  return valijson::Validator().validate(schema, valijson::adapters::NlohmannJsonAdapter(line), nullptr);
+  return test::schema_faults(line, "metrics.schema.json").empty();
 }
 
 /// Writes lines as a worker does: what can be read back is what counts.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/runner/recipe/published_schema.h"
+#include "tests/support/schema.h"
 
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <valijson/adapters/nlohmann_json_adapter.hpp>
 #include <valijson/schema.hpp>
 #include <valijson/schema_parser.hpp>
@@ -10,9 +11,9 @@
 
 #include "schemas/schemas.h"
 
-namespace braise::recipe {
+namespace braise::test {
 
-std::string validate(const nlohmann::json& value, const nlohmann::json& schema) {
+std::string schema_faults(const nlohmann::json& value, const nlohmann::json& schema) {
   using Adapter = valijson::adapters::NlohmannJsonAdapter;
   valijson::Schema parsed;
   const valijson::SchemaParser::FunctionPtrs<Adapter>::FetchDoc fetch = [](const std::string& uri) {
@@ -22,7 +23,11 @@ std::string validate(const nlohmann::json& value, const nlohmann::json& schema) 
   valijson::SchemaParser().populateSchema(Adapter(schema), parsed, fetch, keep);
   valijson::ValidationResults results;
   valijson::Validator validator(valijson::Validator::kStrongTypes);
-  if (validator.validate(parsed, Adapter(value), &results)) return {};
+  try {
+    if (validator.validate(parsed, Adapter(value), &results)) return {};
+  } catch (const std::runtime_error& error) {
+    return std::string(error.what()) + "\n";  // it looks for the format of what is no text
+  }
   std::string text;
   valijson::ValidationResults::Error error;
   while (results.popError(error)) {
@@ -32,4 +37,8 @@ std::string validate(const nlohmann::json& value, const nlohmann::json& schema) 
   return text;
 }
 
-}  // namespace braise::recipe
+std::string schema_faults(const nlohmann::json& value, const char* schema_name) {
+  return schema_faults(value, schemas::schema(schema_name));
+}
+
+}  // namespace braise::test
