@@ -57,6 +57,7 @@ class Rehearsal {
     hold_values();
     hold_state();
     hold_inputs();
+    if (results_on_disk()) most_.disk += own_elements(false) * bytes_of(result_dtype());
     for (std::int64_t pass = 0; pass < lanes_.lanes_per_rank * lanes_.micro_batches; ++pass) {
       const bool by_lane = settings_.reduction == Reduction::kStep;
       lane_ = by_lane ? pass / lanes_.micro_batches : pass % lanes_.lanes_per_rank;

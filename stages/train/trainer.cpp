@@ -21,6 +21,7 @@ using core::Category;
 using core::ConstTensorView;
 using core::Dtype;
 using core::Shape;
+using core::TensorView;
 using telemetry::Phase;
 using telemetry::Scope;
 
@@ -429,10 +430,17 @@ std::vector<checkpoint::Piece> Trainer::pieces() {
 }
 
 /// Of tensors whose parts the ranks of this stage have, `mine` being this rank's: the ranges of them that this rank
-/// writes, in the host's memory.
+/// writes, in the host's memory, or where that has no room on the disk. One tensor is whole at a time.
 std::vector<checkpoint::Piece> Trainer::logical_pieces(std::span<const checkpoint::Piece> mine) {
   struct Header {
     std::int64_t begin, end;
+  };
+  struct Logical {
+    std::size_t parameter;
+    std::string path;
+    Dtype dtype;
+    checkpoint::Range range;  // that this rank writes
+    std::int64_t bytes() const { return range.elements() * core::bits(dtype) / 8; }
   };
   comm::Communicator& stage = grid_.stage();
   const model::Config& config = decoder_.config();
@@ -442,43 +450,48 @@ std::vector<checkpoint::Piece> Trainer::logical_pieces(std::span<const checkpoin
     part.tensor = tensor;
     specs.push_back(model::part_specs(config, part));
   }
-  std::vector<checkpoint::Piece> pieces;
+  std::vector<Logical> all;
+  std::vector<std::int64_t> sizes;
   for (std::size_t i = 0; i < decoder_.parameters().size(); ++i) {
     const model::ParameterSpec& spec = decoder_.parameters()[i].spec;
     if (spec.role == model::Role::kTokens && decoder_.part().blocks.begin > 0) continue;  // the first stage's
     for (const std::string& path : optimizer_.paths(i)) {
       const Dtype dtype = path.starts_with("parameters/") ? settings_.compute : Dtype::kFloat32;
-      const std::int64_t size = core::bits(dtype) / 8;
-      const auto found = std::ranges::find(mine, path, &checkpoint::Piece::path);
-      Header header{0, 0};
-      if (found != mine.end()) header = {found->begin, found->begin + found->data.elements()};
-      std::string message(reinterpret_cast<const char*>(&header), sizeof header);
-      if (found != mine.end()) {
-        message.append(static_cast<const char*>(found->data.raw()), static_cast<std::size_t>(found->data.bytes()));
-      }
-      const core::Tensor whole = host_.tensor(dtype, spec.shape, Category::kCheckpoint, "checkpoint");
-      auto* const to = static_cast<std::byte*>(whole.view.raw());
-      const std::vector<std::string> messages = stage.all_gather(message);
-      for (std::size_t rank = 0; rank < messages.size(); ++rank) {
-        Header theirs{};
-        std::memcpy(&theirs, messages[rank].data(), sizeof theirs);
-        const char* const from = messages[rank].data() + sizeof theirs;
-        specs[rank % specs.size()][i].cut.for_each_run(
-            [&](std::int64_t local, std::int64_t logical, std::int64_t count) {
-              const std::int64_t begin = std::max(local, theirs.begin), end = std::min(local + count, theirs.end);
-              if (begin >= end) return;
-              std::memcpy(to + (logical + begin - local) * size, from + (begin - theirs.begin) * size,
-                          static_cast<std::size_t>((end - begin) * size));
-            });
-      }
-      const std::int64_t elements = spec.shape.elements();
-      const checkpoint::Range range = checkpoint::share_of(elements, stage.rank(), stage.size());
-      if (range.elements() == 0) continue;
-      core::Tensor part = host_.tensor(dtype, Shape{range.elements()}, Category::kCheckpoint, "checkpoint");
-      core::copy(stream_, part.view, whole.view.reshaped(Shape{elements}).slice(0, range.begin, range.end));
-      pieces.push_back({path, spec.shape, range.begin, part.view});
-      shown_.push_back(std::move(part));
+      all.push_back({i, path, dtype, checkpoint::share_of(spec.shape.elements(), stage.rank(), stage.size())});
+      sizes.push_back(all.back().bytes());
     }
+  }
+  shown_.make(host_, disk_, sizes);
+  std::vector<checkpoint::Piece> pieces;
+  for (std::size_t number = 0; number < all.size(); ++number) {
+    const Logical& one = all[number];
+    const core::Shape& shape = decoder_.parameters()[one.parameter].spec.shape;
+    const std::int64_t size = core::bits(one.dtype) / 8;
+    const auto found = std::ranges::find(mine, one.path, &checkpoint::Piece::path);
+    Header header{0, 0};
+    if (found != mine.end()) header = {found->begin, found->begin + found->data.elements()};
+    std::string message(reinterpret_cast<const char*>(&header), sizeof header);
+    if (found != mine.end()) {
+      message.append(static_cast<const char*>(found->data.raw()), static_cast<std::size_t>(found->data.bytes()));
+    }
+    const core::Tensor whole = host_.tensor(one.dtype, shape, Category::kCheckpoint, "checkpoint");
+    auto* const to = static_cast<std::byte*>(whole.view.raw());
+    const std::vector<std::string> messages = stage.all_gather(message);
+    for (std::size_t rank = 0; rank < messages.size(); ++rank) {
+      Header theirs{};
+      std::memcpy(&theirs, messages[rank].data(), sizeof theirs);
+      const char* const from = messages[rank].data() + sizeof theirs;
+      specs[rank % specs.size()][one.parameter].cut.for_each_run(
+          [&](std::int64_t local, std::int64_t logical, std::int64_t count) {
+            const std::int64_t begin = std::max(local, theirs.begin), end = std::min(local + count, theirs.end);
+            if (begin >= end) return;
+            std::memcpy(to + (logical + begin - local) * size, from + (begin - theirs.begin) * size,
+                        static_cast<std::size_t>((end - begin) * size));
+          });
+    }
+    if (one.range.elements() == 0) continue;
+    const TensorView share = whole.view.reshaped(Shape{shape.elements()}).slice(0, one.range.begin, one.range.end);
+    pieces.push_back({one.path, shape, one.range.begin, shown_.put(stream_, static_cast<int>(number), share)});
   }
   return pieces;
 }

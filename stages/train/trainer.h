@@ -24,6 +24,7 @@
 #include "stages/train/optimizer_state.h"
 #include "stages/train/settings.h"
 #include "stages/train/shards.h"
+#include "stages/train/shown_pieces.h"
 #include "stages/train/values.h"
 
 namespace braise::train {
@@ -139,9 +140,9 @@ class Trainer final : private model::UnitKeeper {
   OptimizerState optimizer_;
   Gradients gradients_;
   LossScale loss_scale_;
-  std::vector<core::Tensor> shown_;  ///< logical pieces of a checkpoint, where ranks share blocks
-  core::Tensor losses_;              ///< fp32 [micro, T]
-  core::Tensor token_weights_;       ///< fp32 [micro, T]
+  ShownPieces shown_;           ///< logical pieces of a checkpoint, where ranks share blocks
+  core::Tensor losses_;         ///< fp32 [micro, T]
+  core::Tensor token_weights_;  ///< fp32 [micro, T]
   std::int64_t updates_ = 0;
 };
 

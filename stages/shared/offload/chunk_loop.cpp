@@ -21,8 +21,6 @@ ChunkLoop::ChunkLoop(Store& store, core::Arena& arena, std::vector<Item> items, 
                       store.bytes(item.region) == elements * core::bits(item.dtype) / 8,
                   kName, "an item's region must hold its elements");
   }
-  in_place_ = std::ranges::all_of(items_, [&](const Item& item) { return store.memory(item.region) != nullptr; });
-  if (in_place_) return;
   chunk_elements_ = std::min(
       chunk_elements_, std::max<std::int64_t>(1, (elements + kBlockElements - 1) / kBlockElements) * kBlockElements);
   slots_.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(chunks(), 1, depth)));
@@ -63,27 +61,13 @@ void ChunkLoop::read(std::int64_t chunk) {
 }
 
 void ChunkLoop::prefetch() {
-  if (in_place_) return;
   // One slot is left for what is being written.
   const auto ahead = std::max<std::int64_t>(1, static_cast<std::int64_t>(slots_.size()) - 1);
   flush();  // a chunk may still be being written from another slot than it is read into
   for (; read_ahead_ < std::min(ahead, chunks()); ++read_ahead_) read(read_ahead_);
 }
 
-void ChunkLoop::run_in_place(const Work& work) {
-  for (std::int64_t begin = 0; begin < elements_; begin += chunk_elements_) {
-    const std::int64_t end = std::min(begin + chunk_elements_, elements_);
-    std::vector<core::TensorView> views;
-    for (const Item& item : items_) {
-      const core::TensorView whole(store_.memory(item.region), item.dtype, core::Shape{elements_});
-      views.push_back(whole.slice(0, begin, end));
-    }
-    work(begin, end, views);
-  }
-}
-
 void ChunkLoop::run(const Work& work) {
-  if (in_place_) return run_in_place(work);
   prefetch();
   // Half of the slots are read ahead, the others are worked on and written.
   const auto ahead = std::max<std::int64_t>(1, static_cast<std::int64_t>(slots_.size()) / 2);

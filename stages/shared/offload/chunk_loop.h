@@ -18,7 +18,7 @@ namespace braise::offload {
 inline constexpr std::int64_t kBlockElements = 4096;
 
 /// Works through tensors of a store that are too large for memory, chunk by chunk: while one is worked on, the next are
-/// read and the last ones written. Where the store is memory they are worked on where they are.
+/// read and the last ones written.
 class ChunkLoop {
  public:
   struct Item {
@@ -62,7 +62,6 @@ class ChunkLoop {
   Slot& slot(std::int64_t chunk) { return slots_[static_cast<std::size_t>(chunk) % slots_.size()]; }
   void read(std::int64_t chunk);
   static void wait(Slot& slot);
-  void run_in_place(const Work& work);
 
   Store& store_;
   std::vector<Item> items_;
@@ -71,7 +70,6 @@ class ChunkLoop {
   std::vector<core::Buffer> buffers_;
   std::vector<Slot> slots_;      // after the buffers: they wait for their transfers first
   std::int64_t read_ahead_ = 0;  // chunks whose reading has begun
-  bool in_place_ = false;
   bool registered_ = false;
 };
 

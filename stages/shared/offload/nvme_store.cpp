@@ -172,8 +172,6 @@ class NvmeStore final : public Store {
     return start(region, offset, static_cast<std::byte*>(const_cast<void*>(tensor.raw())), tensor.bytes(), true);
   }
 
-  std::byte* memory(int) override { return nullptr; }
-
   std::span<const std::byte> show(int region) override {
     if (mapping_.empty()) {
       const std::int64_t end = begins_.back() + rounded_up(bytes(regions() - 1));

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "kernels/core/arena.h"
-#include "kernels/core/ledger.h"
 #include "kernels/core/tensor.h"
 #include "stages/shared/offload/block_io.h"
 
@@ -57,11 +56,8 @@ class Store {
   virtual Transfer read(int region, std::int64_t offset, const core::TensorView& tensor) = 0;
   virtual Transfer write(int region, std::int64_t offset, const core::ConstTensorView& tensor) = 0;
 
-  /// The region itself, where it lies in memory; else null.
-  virtual std::byte* memory(int region) = 0;
-
-  /// The bytes of a region, to be looked at while no transfer writes: the memory it lies in, or a mapping of its file,
-  /// which is memory of the system's page cache. Lives as long as the store. Errors: core::Error.
+  /// The bytes of a region, to be looked at while no transfer writes: a mapping of its file, which is memory of the
+  /// system's page cache. Lives as long as the store. Errors: core::Error.
   virtual std::span<const std::byte> show(int region) = 0;
 
   /// Memory that transfers will use again and again; see BlockIo::use_memory.
@@ -76,10 +72,6 @@ class Store {
  private:
   std::vector<std::int64_t> sizes_;
 };
-
-/// Regions of so many bytes in an arena, which is that of Space::kHost.
-std::unique_ptr<Store> host_store(core::Arena& arena, std::span<const std::int64_t> sizes, core::Category category,
-                                  std::string_view owner);
 
 /// Regions of so many bytes in a file of `folder` that has no name, so that nothing is left of it however this process
 /// ends. Its space is taken at once. It is read and written past the page cache by `io`, where that is null by

@@ -36,8 +36,63 @@ TEST_CASE("plan --fit tells the layout that fits, and a plan that cannot fit is 
   const test::Finished refused =
       plan({"--set", "stages.pretrain.parallel.zero=0", "--set", "stages.pretrain.offload={}"});
   CHECK(refused.status == 2);
-  CHECK_THAT(refused.err, Contains("stages.pretrain: needs more of each worker's device memory") &&
-                              Contains("this would fit: "));
+  CHECK_THAT(refused.err,
+             Contains("stages.pretrain: needs more of each worker's device memory") && Contains("this would fit: "));
+}
+
+TEST_CASE("the plan of 7.5 billion parameters is the table of the ZeRO paper") {
+  // Rajbhandari et al. 2020, figure 1 and table 1: GB of a rank's parameters, gradients, master weights and optimizer.
+  struct Row {
+    int ranks;
+    std::vector<double> gigabytes;  // by stage
+  };
+  const std::vector<Row> rows{{4, {120, 52.5, 41.3, 30}},
+                              {16, {120, 35.6, 21.6, 7.5}},
+                              {64, {120, 31.4, 16.6, 1.88}},
+                              {1024, {120, 30.1, 15.1, 0.117}}};
+  const test::TemporaryFolder folder;
+  folder.write("text.txt", "a text");
+  for (const Row& row : rows) {
+    const std::string ranks = std::to_string(row.ranks);
+    std::string recipe = "recipe: 1\nname: table\nstages:\n  corpus: {kind: tokenize, input: text.txt}\n";
+    for (int zero = 0; zero < 4; ++zero) {
+      recipe += "  zero" + std::to_string(zero) +
+                ":\n"
+                "    kind: train\n"
+                "    resources: {workers_per_node: " +
+                ranks +
+                "}\n"
+                "    data: {tokens: '${stages.corpus.tokens}', sequence: 1024}\n"
+                "    model: {family: llama, layers: 36, hidden: 4096, heads: 32, kv_heads: 32, intermediate: 10912,"
+                " vocabulary: 32000}\n"
+                "    steps: 1\n"
+                "    batch: {global: " +
+                ranks + ", micro: 1}\n    numerics: {lanes: " + ranks +
+                "}\n"
+                "    precision: {gradients: bf16}\n"
+                "    parallel: {zero: " +
+                std::to_string(zero) + "}\n";
+    }
+    const test::Finished planned =
+        test::run_program({test::program("braise"), "plan", folder.write("table.yaml", recipe), "--json"});
+    INFO(row.ranks << " ranks: " << planned.err);
+    REQUIRE(planned.status == 0);
+    int found = 0;
+    const nlohmann::json jobs = nlohmann::json::parse(planned.out).at("jobs");
+    for (const auto& job : jobs) {
+      const std::string name = job.at("spec").at("stage");
+      if (!name.starts_with("zero")) continue;
+      const nlohmann::json& memory = job.at("estimate").at("memory_bytes_per_rank");
+      double bytes = 0;
+      for (const char* const state : {"parameters", "gradients", "master", "optimizer"}) {
+        bytes += memory.at(state).get<double>();
+      }
+      INFO(name);
+      CHECK(bytes / 1e9 == Approx(row.gigabytes[static_cast<std::size_t>(name.back() - '0')]).epsilon(0.015));
+      ++found;
+    }
+    CHECK(found == 4);
+  }
 }
 
 }  // namespace

@@ -158,6 +158,20 @@ TEST_CASE("ranks that share blocks train as one does, within rounding, and one g
   }
 }
 
+TEST_CASE("ranks that share blocks save by way of the disk where the host's memory has no room, with the same bits") {
+  const Trial trial;
+  const nlohmann::json config = trial.config({"precision.compute=bf16", "resources.workers_per_node=2", "steps=2",
+                                              "parallel.tensor=2", "model.hidden=128", "model.vocabulary=3000"});
+  const Trained roomy = trial.run("1-roomy", config, {.ranks = 2});
+  const Trained tight = trial.run("1-tight", config, {.ranks = 2, .host_memory = std::uint64_t{8} << 20});
+  INFO(roomy.error << tight.error);
+  constexpr const char* kTold = "has no room for ";
+  CHECK_THAT(roomy.log, !Catch::Contains(kTold));
+  CHECK_THAT(tight.log, Catch::Contains(kTold));
+  CHECK(tight.losses == roomy.losses);
+  CHECK(tight.weights() == roomy.weights());
+}
+
 // Some hundred trainings: run by hand, as tests/README.md says.
 TEST_CASE("a training has the same bits on every layout", "[.layouts]") {
   std::vector<Layout> layouts;

@@ -69,13 +69,12 @@ bool same(const TensorView& a, const TensorView& b) {
   return a.bytes() == b.bytes() && std::memcmp(a.raw(), b.raw(), static_cast<std::size_t>(a.bytes())) == 0;
 }
 
-/// By io_uring where the system has it, by threads, in memory.
+/// By io_uring where the system has it, and by threads.
 std::vector<std::unique_ptr<Store>> stores(Fixture& fixture, const fs::path& folder,
                                            const std::vector<std::int64_t>& sizes) {
   std::vector<std::unique_ptr<Store>> all;
   all.push_back(fixture.nvme(folder, sizes));
   all.push_back(fixture.nvme(folder, sizes, thread_io(3)));
-  all.push_back(host_store(fixture.arena, sizes, Category::kOptimizer, "test"));
   return all;
 }
 
@@ -263,7 +262,8 @@ TEST_CASE("items that are only read stay as they are, and chunks keep to their m
 
 TEST_CASE("loops that cannot be are refused") {
   Fixture fixture;
-  const auto store = host_store(fixture.arena, std::vector<std::int64_t>{400}, Category::kOptimizer, "test");
+  const test::TemporaryFolder folder;
+  const auto store = fixture.nvme(folder.path(), {400});
   const auto make = [&](ChunkLoop::Item item, std::int64_t elements, std::int64_t chunk, int depth) {
     ChunkLoop(*store, fixture.arena, {item}, elements, chunk, depth, "test");
   };
