@@ -58,12 +58,14 @@ std::string dry_run_text(const plan::Plan& plan, const fs::path& runs, const rec
     const std::string comment = slurm::comment_of(plan.recipe_name, 1, group.name);
     text += "==> slurm/1/" + group.name + ".sh\n";
     text += slurm::script_text(group, site, {own_program(), fs::absolute(runs) / id, plan.recipe_name, comment, 1});
-    std::string after;
+    std::string well, any;
     for (const slurm::Dependency& dependency : group.after) {
       const char* how = dependency.kind == slurm::Dependency::Kind::same_index ? "the same index of " : "";
+      std::string& after = dependency.any_end ? any : well;
       after += (after.empty() ? "" : ", ") + (how + groups[dependency.group].name);
     }
-    if (!after.empty()) text += "==> after " + after + " has ended well\n";
+    if (!well.empty()) text += "==> after " + well + " has ended well\n";
+    if (!any.empty()) text += "==> after " + any + " has ended, well or not\n";
     text += "\n";
   }
   return text;

@@ -5,6 +5,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "runner/plan/halve.h"
 #include "stages/api/build.h"
 #include "stages/registry.h"
 
@@ -13,6 +14,9 @@ namespace {
 
 using Parameters = std::vector<std::pair<std::string, nlohmann::json>>;
 
+/// In place of a draft: whichever job of the halved stage is the best in the end.
+constexpr std::size_t kWinner = static_cast<std::size_t>(-1);
+
 /// A job while points are still being merged into it. Jobs are known by index: names depend on how many there will be.
 struct Draft {
   std::size_t stage = 0;  ///< index in the order of stages
@@ -20,6 +24,7 @@ struct Draft {
   std::vector<std::size_t> needs;                      ///< drafts
   std::unordered_map<std::string, std::size_t> links;  ///< stage referred to -> draft
   Parameters parameters;
+  bool is_after_halving = false;  ///< it builds on the best of a halved stage
 };
 
 /// Whether a swept path can change a job of the given stages: its own and those it builds on.
@@ -59,6 +64,8 @@ std::vector<std::size_t> ordered(const std::vector<recipe::Stage>& stages) {
 
 class Maker {
  public:
+  explicit Maker(std::optional<recipe::Halving> halving) : halving_(std::move(halving)) {}
+
   void add(recipe::Recipe&& point_recipe, const recipe::Point& point) {
     Parameters parameters;
     for (const auto& [path, value] : point.values) parameters.emplace_back(path, value.to_json());
@@ -86,27 +93,49 @@ class Maker {
       if (is_new) {
         std::set<std::string>& lineage = lineages_[stage_index];
         lineage.insert(stage.name);
-        for (const std::size_t other : draft.needs) lineage.merge(std::set(lineages_[drafts_[other].stage]));
+        for (const std::size_t other : draft.needs) {
+          lineage.merge(std::set(other == kWinner ? lineages_[halved_] : lineages_[drafts_[other].stage]));
+          draft.is_after_halving = draft.is_after_halving || other == kWinner || drafts_[other].is_after_halving;
+        }
         for (const auto& parameter : parameters) {
           if (concerns(parameter.first, lineage)) draft.parameters.push_back(parameter);
         }
         draft.source = std::move(stage);
         drafts_.push_back(std::move(draft));
-        drafts_of_stage[drafts_.back().source.name] = known->second;
       } else {
         // Only what is the same at every point that shares the job is a parameter of it.
         std::erase_if(drafts_[known->second].parameters, [&](const auto& own) {
           return std::find(parameters.begin(), parameters.end(), own) == parameters.end();
         });
-        drafts_of_stage[drafts_[known->second].source.name] = known->second;
       }
+      const std::string& name = drafts_[known->second].source.name;
+      const bool is_halved = halving_ && name == halving_->stage;
+      if (is_halved) halved_ = stage_index;
+      drafts_of_stage[name] = is_halved ? kWinner : known->second;
     }
   }
 
   Plan finish(const recipe::Document& document, const FindInputs& find_inputs, stages::Faults& faults) {
     name_drafts();
     Plan plan;
-    for (std::size_t i = 0; i < drafts_.size(); ++i) plan.jobs.push_back(job(i, document, find_inputs, faults));
+    const auto add_jobs = [&](bool after_halving) {
+      for (std::size_t i = 0; i < drafts_.size(); ++i) {
+        if (drafts_[i].is_after_halving == after_halving) plan.jobs.push_back(job(i, document, find_inputs, faults));
+      }
+    };
+    add_jobs(false);
+    if (!halving_) return plan;
+    std::vector<Job*> points;
+    for (Job& one : plan.jobs) {
+      if (one.spec.stage == halving_->stage) points.push_back(&one);
+    }
+    Halved halved = halve(points, *halving_, faults);
+    winner_ = halved.winner;
+    if (winner_.empty()) return plan;
+    last_rung_ = halved.jobs.back().candidates;
+    std::move(halved.jobs.begin(), halved.jobs.end(), std::back_inserter(plan.jobs));
+    report_swept_after_halving(faults);
+    add_jobs(true);
     return plan;
   }
 
@@ -125,6 +154,17 @@ class Maker {
     }
   }
 
+  /// It is known too late which point such a stage belongs to.
+  void report_swept_after_halving(stages::Faults& faults) {
+    std::set<std::size_t> reported;
+    for (const Draft& draft : drafts_) {
+      if (!draft.is_after_halving || known_[draft.stage].size() == 1 || !reported.insert(draft.stage).second) continue;
+      faults.push_back({draft.source.mark, "stages." + draft.source.name,
+                        "builds on the halved stage `" + halving_->stage + "`, and is swept itself",
+                        "let no swept value reach it, such as a `seed`: give it values of its own"});
+    }
+  }
+
   Job job(std::size_t index, const recipe::Document& document, const FindInputs& find_inputs, stages::Faults& faults) {
     Draft& draft = drafts_[index];
     const stages::StageDescriptor& kind = *stages::find_kind(draft.source.kind);
@@ -139,10 +179,14 @@ class Maker {
     job.spec.config = std::move(draft.source.config);
     job.slurm = draft.source.slurm;
     for (const recipe::Reference& reference : draft.source.references) {
+      const std::size_t source = draft.links.at(reference.stage);
       job.links.push_back({reference.pointer, "${stages." + reference.stage + "." + reference.output + "}",
-                           names_[draft.links.at(reference.stage)], reference.output});
+                           source == kWinner ? winner_ : names_[source], reference.output, source == kWinner ? 0 : -1});
     }
-    for (const std::size_t other : draft.needs) job.needs.push_back(names_[other]);
+    for (const std::size_t other : draft.needs) {
+      job.needs.push_back(other == kWinner ? winner_ : names_[other]);
+      if (other == kWinner) job.candidates = last_rung_;
+    }
     std::sort(job.needs.begin(), job.needs.end());
     job.parameters = nlohmann::json::object();
     for (const auto& [path, value] : draft.parameters) job.parameters[path] = value;
@@ -164,6 +208,10 @@ class Maker {
     return job;
   }
 
+  const std::optional<recipe::Halving> halving_;
+  std::size_t halved_ = 0;  ///< the stage that is halved
+  std::string winner_;      ///< the `select` job that names the best of it
+  std::vector<std::string> last_rung_;
   std::vector<std::size_t> order_;
   std::vector<std::unordered_map<std::string, std::size_t>> known_;  ///< by stage: identity -> draft
   std::vector<std::set<std::string>> lineages_;                      ///< by stage: itself and all stages it builds on
@@ -183,7 +231,7 @@ std::optional<Made> make_plan(const recipe::Document& document, const FindInputs
   }
   Made made;
   made.points = points.size();
-  Maker maker;
+  Maker maker(recipe::sweep_halving(document));
   bool first = true;
   for (const recipe::Point& point : points) {
     // Each point may have faults of its own; a hundred are enough for one sitting.

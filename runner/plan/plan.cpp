@@ -6,16 +6,24 @@
 namespace braise::plan {
 namespace {
 
-constexpr int kPlanFormat = 2;
+constexpr int kPlanFormat = 3;
 
 nlohmann::json to_json(const Job& job) {
   nlohmann::json links = nlohmann::json::array();
   for (const Link& link : job.links) {
-    links.push_back({{"pointer", link.pointer}, {"text", link.text}, {"job", link.job}, {"output", link.output}});
+    links.push_back({{"pointer", link.pointer},
+                     {"text", link.text},
+                     {"job", link.job},
+                     {"output", link.output},
+                     {"place", link.place}});
   }
+  nlohmann::json choice;
+  if (job.choice) choice = {{"select", job.choice->select}, {"place", job.choice->place}, {"until", job.choice->until}};
   return {{"spec", job.spec.to_json()},
           {"links", links},
           {"needs", job.needs},
+          {"candidates", job.candidates},
+          {"choice", choice},
           {"input_pointers", job.input_pointers},
           {"slurm", job.slurm.to_json()},
           {"parameters", job.parameters},
@@ -33,9 +41,13 @@ Job job_from_json(const nlohmann::json& json) {
   Job job;
   job.spec = stages::JobSpec::from_json(json.at("spec"));
   for (const nlohmann::json& link : json.at("links")) {
-    job.links.push_back({link.at("pointer"), link.at("text"), link.at("job"), link.at("output")});
+    job.links.push_back({link.at("pointer"), link.at("text"), link.at("job"), link.at("output"), link.at("place")});
   }
   job.needs = json.at("needs");
+  job.candidates = json.at("candidates");
+  if (const nlohmann::json& choice = json.at("choice"); !choice.is_null()) {
+    job.choice = {choice.at("select"), choice.at("place"), choice.at("until")};
+  }
   job.input_pointers = json.at("input_pointers");
   job.slurm = recipe::SlurmOptions::from_json(json.at("slurm"));
   job.parameters = json.at("parameters");
@@ -57,6 +69,11 @@ const Job* Plan::find(const std::string& name) const {
     if (job.spec.job == name) return &job;
   }
   return nullptr;
+}
+
+const std::vector<std::string>& Plan::awaited(const Job& job) const {
+  const Job* select = job.choice ? find(job.choice->select) : nullptr;
+  return select == nullptr ? job.candidates : select->candidates;
 }
 
 nlohmann::json Plan::to_json() const {

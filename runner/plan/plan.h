@@ -22,14 +22,25 @@ struct Link {
   std::string text;     ///< what stands for it there: "${stages.corpus.tokens}"
   std::string job;
   std::string output;
+  int place = -1;  ///< from 0: `job` is a `select` job, and meant is the job at this place of what it chose
 };
 
-/// One job: everything that can be fixed before it runs. What depends on other jobs' outputs (`links`) is bound when
-/// they are there, see bind.h.
+/// That a job goes on with whichever point a `select` job chose: it has the configuration of the job at that place, and
+/// begins with its checkpoint.
+struct Choice {
+  std::string select;
+  int place = 0;
+  std::int64_t until = 0;  ///< the step it ends after; 0: that of the training
+};
+
+/// One job: everything that can be fixed before it runs. What depends on which jobs ended well and which were chosen
+/// is settled when they have ended (settle.h), what depends on other jobs' outputs (`links`) is bound then (bind.h).
 struct Job {
   stages::JobSpec spec;  ///< spec.fingerprint is empty while links are unbound
   std::vector<Link> links;
   std::vector<std::string> needs;           ///< jobs that must be completed before, by name, sorted
+  std::vector<std::string> candidates;      ///< jobs that must have ended before, well or not
+  std::optional<Choice> choice;             ///< what the spec says instead is that of the first candidate
   std::vector<std::string> input_pointers;  ///< where spec.config names files from outside, as JSON pointers
   recipe::SlurmOptions slurm;
   nlohmann::json parameters;  ///< the swept paths and their values at this job; empty object without a sweep
@@ -44,6 +55,9 @@ struct Plan {
   std::vector<Job> jobs;
 
   const Job* find(const std::string& name) const;
+  /// The jobs that must have ended, well or not, before this one can be settled: its candidates or, where it is of a
+  /// point that is chosen, those it is chosen from.
+  const std::vector<std::string>& awaited(const Job& job) const;
   nlohmann::json to_json() const;  ///< plan.json; schema: schemas/plan.schema.json
   static Plan from_json(const nlohmann::json& json);
 };

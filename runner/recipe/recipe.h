@@ -57,6 +57,17 @@ struct Point {
 /// rest by.
 std::vector<Point> sweep_points(const Document& document, stages::Faults& faults);
 
+/// A successive halving of a training's points: all are trained to the first rung, the best of them to the next.
+struct Halving {
+  std::string stage;
+  std::vector<std::int64_t> rungs;  ///< steps, rising
+  int factor = 0;                   ///< of so many points, one goes on
+  yaml::Mark mark;
+};
+
+/// That of a sweep in which sweep_points has found no fault.
+std::optional<Halving> sweep_halving(const Document& document);
+
 /// A `${stages.<stage>.<output>}` in a stage's config: the config holds that very text at `pointer`.
 struct Reference {
   std::string stage;

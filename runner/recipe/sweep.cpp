@@ -50,6 +50,10 @@ class Sweep {
         if (faults_.size() == faults_before) add_random(entry.value, checked.at("random"), here);
         continue;
       }
+      if (entry.key == "halving") {
+        if (faults_.size() == faults_before) check_halving(entry.value, checked.at("halving"), here);
+        continue;
+      }
       if (entry.key != "zip") {
         Axis axis;
         add_list(axis, entry, here);
@@ -140,6 +144,32 @@ class Sweep {
     add_axis(std::move(axis));
   }
 
+  void check_halving(const Node& halving, const nlohmann::json& checked, const Place& place) {
+    const auto fault = [&](const char* key, std::string problem, std::string remedy) {
+      const Node* node = halving.find(key);
+      const yaml::Mark& at = node == nullptr ? *place.mark : node->mark();
+      faults_.push_back({at, Place(place, key, at).dotted(), std::move(problem), std::move(remedy)});
+    };
+    const std::string name = checked.at("stage");
+    const Node* stages = document_.root.find("stages");
+    const Node* stage = stages == nullptr ? nullptr : stages->find(name);
+    const Node* kind = stage == nullptr ? nullptr : stage->find("kind");
+    if (stage == nullptr) {
+      fault("stage", name.empty() ? "is missing" : "there is no stage `" + stages::printable(name) + "`",
+            "name a `train` stage of this recipe");
+    } else if (kind != nullptr && kind->text() != "train") {
+      fault("stage", "is of kind `" + stages::printable(kind->text()) + "`",
+            "only `train` stages go on from a checkpoint: name one");
+    }
+    const nlohmann::json& rungs = checked.at("rungs");
+    if (rungs.empty()) fault("rungs", "is missing", "give the steps after which the best points are selected");
+    for (std::size_t i = 1; i < rungs.size(); ++i) {
+      if (rungs[i] > rungs[i - 1]) continue;
+      fault("rungs", "has " + rungs[i].dump() + " after " + rungs[i - 1].dump(), "give rising steps");
+      break;
+    }
+  }
+
   void add_axis(Axis axis) {
     if (axis.lists.empty()) return;
     axis.length = axis.lists[0].second->items().size();
@@ -172,6 +202,16 @@ class Sweep {
 };
 
 }  // namespace
+
+std::optional<Halving> sweep_halving(const Document& document) {
+  const Node* sweep = document.root.find("sweep");
+  const Node* halving = sweep == nullptr ? nullptr : sweep->find("halving");
+  if (halving == nullptr) return std::nullopt;
+  const Property* property = recipe_schema().map->find("sweep")->schema->map->find("halving");
+  stages::Faults none;
+  const nlohmann::json checked = Walker(nullptr, none).walk(*property->schema, *halving, Place());
+  return Halving{checked.at("stage"), checked.at("rungs"), checked.at("factor"), halving->mark()};
+}
 
 std::vector<Point> sweep_points(const Document& document, stages::Faults& faults) {
   return Sweep(document, faults).points();

@@ -10,6 +10,7 @@
 #include "runner/journal/finished.h"
 #include "runner/journal/run_directory.h"
 #include "runner/plan/bind.h"
+#include "runner/plan/settle.h"
 #include "stages/registry.h"
 #include "stages/shared/io/file.h"
 
@@ -95,20 +96,38 @@ std::vector<Decision> decide(const plan::Plan& plan, const std::filesystem::path
   if (fresh) return {plan.jobs.size(), Decision{true, "--fresh"}};
   const journal::FinishedIndex index(runs_dir);
   const std::optional<Earlier> earlier = latest_run_of(plan.recipe_name, runs_dir);
-  std::map<std::string, plan::Completed> known;  ///< outputs of the jobs that would be reused
+  std::map<std::string, plan::Completed> known;          ///< outputs of the jobs that would be reused
+  std::map<std::string, std::filesystem::path> folders;  ///< and where they are
+  const plan::Outcomes outcomes{
+      [&](const std::string& name) { return known.contains(name); },
+      [&](const std::string& select) { return plan::read_selection(folders.at(select), known.at(select)); }};
+  std::string why;
   for (const plan::Job& job : plan.jobs) {
     const auto unknown = std::find_if(job.links.begin(), job.links.end(),
                                       [&](const plan::Link& link) { return !known.contains(link.job); });
-    if (!stages::find_kind(job.spec.kind)->reusable) {
+    const std::vector<std::string>& awaited = plan.awaited(job);
+    const auto open =
+        std::find_if(awaited.begin(), awaited.end(), [&](const std::string& name) { return !known.contains(name); });
+    if (job.choice && !known.contains(job.choice->select)) {
+      decisions.push_back({true, "trains what `" + job.choice->select + "` will select"});
+    } else if (open != awaited.end()) {
+      decisions.push_back({true, "waits for `" + *open + "`"});
+    } else if (!stages::find_kind(job.spec.kind)->reusable) {
       decisions.push_back({true, "it measures"});
     } else if (unknown != job.links.end()) {
       decisions.push_back({true, "reads what `" + unknown->job + "` will leave"});
     } else {
+      const std::optional<plan::Job> settled = plan::settle(plan, job, outcomes, why);
+      if (!settled) {
+        decisions.push_back({true, why});
+        continue;
+      }
       const stages::JobSpec bound =
-          plan::bind(job, [&](const std::string& name) -> const plan::Completed& { return known.at(name); });
+          plan::bind(*settled, [&](const std::string& name) -> const plan::Completed& { return known.at(name); });
       std::optional<journal::FinishedJob> finished = index.find(bound.fingerprint);
       if (finished) {
         decisions.push_back({false, "unchanged since " + finished->run});
+        folders[job.spec.job] = runs_dir / finished->run / finished->completed.attempt_dir;
         known[job.spec.job] = std::move(finished->completed);
       } else {
         decisions.push_back({true, why_it_runs(job.spec, earlier)});

@@ -24,7 +24,8 @@ std::string steps_text(const stages::Estimate& estimate) {
   return std::to_string(estimate.steps) + " " + estimate.step_unit + (estimate.steps == 1 ? "" : "s");
 }
 
-std::string joined(const std::vector<std::string>& words) {
+std::string joined(std::vector<std::string> words, const std::vector<std::string>& more) {
+  words.insert(words.end(), more.begin(), more.end());
   if (words.size() > 3) return words[0] + ", " + words[1] + " and " + std::to_string(words.size() - 2) + " more";
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
@@ -75,7 +76,7 @@ std::string plan_table(const plan::Plan& plan, const std::vector<Decision>& deci
                                     job.spec.resources.device,
                                     memory_text(job.estimate),
                                     steps_text(job.estimate),
-                                    joined(job.needs)};
+                                    joined(job.needs, job.candidates)};
     if (swept) row.push_back(parameters_text(job.parameters, job.spec.stage));
     row.push_back(std::string(decisions[i].runs ? "yes: " : "no: ") + decisions[i].why);
     running += decisions[i].runs ? 1 : 0;
@@ -92,6 +93,9 @@ std::string plan_dot(const plan::Plan& plan) {
     text += "  " + quoted(job.spec.job) + " [label=" +
             quoted(job.spec.job + " (" + job.spec.kind + ")" + (parameters.empty() ? "" : " " + parameters)) + "];\n";
     for (const std::string& need : job.needs) text += "  " + quoted(need) + " -> " + quoted(job.spec.job) + ";\n";
+    for (const std::string& candidate : job.candidates) {
+      text += "  " + quoted(candidate) + " -> " + quoted(job.spec.job) + " [style=dashed];\n";
+    }
   }
   return text + "}\n";
 }

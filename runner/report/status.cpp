@@ -7,6 +7,7 @@
 
 #include "kernels/core/error.h"
 #include "runner/launch/slurm/script.h"
+#include "runner/plan/settle.h"
 #include "runner/report/format.h"
 #include "runner/report/plan_text.h"
 #include "runner/report/training.h"
@@ -114,6 +115,25 @@ nlohmann::json time_json(std::int64_t us) {
   return us == 0 ? nlohmann::json() : nlohmann::json(io::format_utc(us));
 }
 
+/// Gives jobs of points that have been chosen the points' parameters.
+void show_choices(RunStatus& status, const journal::RunDirectory& run) {
+  const auto completed = [&](const std::string& job) -> const plan::Completed* {
+    const JobRecord* record = status.journal.find(job);
+    return record != nullptr && record->completion ? &record->completion->completed : nullptr;
+  };
+  const plan::Outcomes outcomes{[&](const std::string& job) { return completed(job) != nullptr; },
+                                [&](const std::string& select) {
+                                  const plan::Completed& chosen = *completed(select);
+                                  return plan::read_selection(run.path() / chosen.attempt_dir, chosen);
+                                }};
+  std::string why;
+  for (plan::Job& job : status.plan.jobs) {
+    if (!job.choice || completed(job.choice->select) == nullptr) continue;
+    const std::optional<plan::Job> settled = plan::settle(status.plan, job, outcomes, why);
+    if (settled) job.parameters = settled->parameters;
+  }
+}
+
 }  // namespace
 
 Queue ask_queue(const journal::RunDirectory& run, std::chrono::milliseconds patience) {
@@ -136,6 +156,7 @@ RunStatus read_status(const journal::RunDirectory& run, const Queue& queue) {
   status.plan = plan::Plan::from_json(nlohmann::json::parse(io::read_file(run.plan_file()), nullptr, false));
   status.journal = journal::replay(run);
   status.recipe = status.plan.recipe_name;
+  show_choices(status, run);
   const States states(status, queue, held);
   bool alive = held;
   for (const plan::Job& job : status.plan.jobs) {

@@ -17,6 +17,7 @@
 #include "runner/journal/event.h"
 #include "runner/journal/finished.h"
 #include "runner/plan/bind.h"
+#include "runner/plan/settle.h"
 #include "runner/schedule/attempt.h"
 #include "runner/schedule/capacity.h"
 #include "runner/schedule/records.h"
@@ -61,8 +62,9 @@ struct Job {
   const plan::Job* plan = nullptr;
   JobState state = JobState::waiting;  ///< `waiting` also while it is ready, or taken over from elsewhere
   std::vector<std::size_t> needed_by;
-  std::size_t needs_left = 0;
-  stages::JobSpec spec;  ///< bound, once `prepared`
+  std::vector<std::size_t> awaited_by;  ///< jobs that need its end, well or not
+  std::size_t needs_left = 0;           ///< of both
+  stages::JobSpec spec;                 ///< bound, once `prepared`
   bool prepared = false;
   bool reusable = false;
   std::optional<journal::FinishedJob> finished_elsewhere;  ///< an equal job whose outputs are to be taken over
@@ -77,7 +79,8 @@ class Scheduler {
   Scheduler(const plan::Plan& plan, const journal::RunDirectory& run, const journal::RunLock& lock,
             launch::Launcher& launcher, const launch::Machine& machine, const Options& options, Observer& observer,
             StopSignal& stop)
-      : run_(run),
+      : plan_(plan),
+        run_(run),
         launcher_(launcher),
         options_(options),
         observer_(observer),
@@ -95,6 +98,10 @@ class Scheduler {
       for (const std::string& needed : plan.jobs[i].needs) {
         assert(by_name_.contains(needed));
         jobs_[by_name_.at(needed)].needed_by.push_back(i);
+      }
+      for (const std::string& awaited : plan.awaited(plan.jobs[i])) {
+        assert(by_name_.contains(awaited));
+        jobs_[by_name_.at(awaited)].awaited_by.push_back(i);
       }
     }
   }
@@ -139,6 +146,9 @@ class Scheduler {
       for (const std::string& needed : jobs_[i].plan->needs) {
         if (!is_done(jobs_[by_name_.at(needed)])) ++jobs_[i].needs_left;
       }
+      for (const std::string& awaited : plan_.awaited(*jobs_[i].plan)) {
+        if (!is_done(jobs_[by_name_.at(awaited)])) ++jobs_[i].needs_left;
+      }
       if (jobs_[i].needs_left == 0 && !is_done(jobs_[i])) ready_.insert(i);
     }
   }
@@ -166,7 +176,11 @@ class Scheduler {
          next != ready_.end() && capacity_.any_core_free() && passed_over < kMaxPassedOver && !stopping_;) {
       const std::size_t i = *next;
       Job& job = jobs_[i];
-      prepare(job);
+      if (const std::string why = prepare(job); !why.empty()) {
+        next = ready_.erase(next);
+        fail(i, why);
+        continue;
+      }
       if (job.finished_elsewhere) {
         if (reuse_) {  // one at a time: they share a disk
           ++next;
@@ -190,16 +204,27 @@ class Scheduler {
     }
   }
 
-  void prepare(Job& job) {
-    if (job.prepared) return;
-    job.spec = plan::bind(*job.plan, [this](const std::string& needed) -> const plan::Completed& {
+  /// Fixes what was not known before; why the job cannot be done, or empty.
+  std::string prepare(Job& job) {
+    if (job.prepared) return "";
+    const auto completed = [this](const std::string& needed) -> const plan::Completed& {
       return jobs_[by_name_.at(needed)].completed;
-    });
+    };
+    const plan::Outcomes outcomes{[this](const std::string& name) { return is_done(jobs_[by_name_.at(name)]); },
+                                  [&](const std::string& select) {
+                                    return plan::read_selection(run_.path() / completed(select).attempt_dir,
+                                                                completed(select));
+                                  }};
+    std::string why;
+    const std::optional<plan::Job> settled = plan::settle(plan_, *job.plan, outcomes, why);
+    if (!settled) return why;
+    job.spec = plan::bind(*settled, completed);
     job.spec.run_id = run_.id();
     job.reusable = is_reusable(job.plan->spec.kind);
     write_job_file(run_, job.spec);
     if (job.reusable && !options_.fresh) job.finished_elsewhere = index_.find(job.spec.fingerprint);
     job.prepared = true;
+    return "";
   }
 
   void start(std::size_t i, Share share) {
@@ -331,10 +356,17 @@ class Scheduler {
   }
 
   void release_needing(std::size_t i) {
-    for (const std::size_t needing : jobs_[i].needed_by) {
-      Job& job = jobs_[needing];
-      if (job.needs_left > 0 && --job.needs_left == 0 && job.state == JobState::waiting) ready_.insert(needing);
-    }
+    for (const std::size_t needing : jobs_[i].needed_by) release(needing);
+    release_awaiting(i);
+  }
+
+  void release_awaiting(std::size_t i) {
+    for (const std::size_t awaiting : jobs_[i].awaited_by) release(awaiting);
+  }
+
+  void release(std::size_t i) {
+    Job& job = jobs_[i];
+    if (job.needs_left > 0 && --job.needs_left == 0 && job.state == JobState::waiting) ready_.insert(i);
   }
 
   void fail(std::size_t i, const std::string& reason) {
@@ -354,6 +386,7 @@ class Scheduler {
         observer_.job_ended(job.plan->spec.job, JobState::blocked, name);
         reached.push_back(needing);
       }
+      release_awaiting(blocking);
     }
     if (options_.fail_fast && !stopping_) stop(StopMode::stop);
   }
@@ -428,6 +461,7 @@ class Scheduler {
     return all_done ? Outcome::completed : Outcome::stopped;
   }
 
+  const plan::Plan& plan_;
   const journal::RunDirectory& run_;
   launch::Launcher& launcher_;
   const Options& options_;

@@ -15,6 +15,7 @@
 #include "runner/journal/replay.h"
 #include "runner/launch/slurm/submission.h"
 #include "runner/plan/bind.h"
+#include "runner/plan/settle.h"
 #include "runner/schedule/attempt.h"
 #include "runner/schedule/records.h"
 #include "runner/schedule/reuse.h"
@@ -95,9 +96,20 @@ class Submitter {
       if (done_.contains(job.spec.job) || !is_reusable(job.spec.kind)) continue;
       const bool known = std::all_of(job.needs.begin(), job.needs.end(),
                                      [&](const std::string& needed) { return done_.contains(needed); });
-      if (!known) continue;
+      const std::vector<std::string>& awaited = plan_.awaited(job);
+      const bool all_ended =
+          std::all_of(awaited.begin(), awaited.end(), [&](const std::string& name) { return done_.contains(name); });
+      if (!known || !all_ended) continue;
+      const plan::Outcomes outcomes{[&](const std::string& name) { return done_.contains(name); },
+                                    [&](const std::string& select) {
+                                      const plan::Completed& chosen = done_.at(select);
+                                      return plan::read_selection(run_.path() / chosen.attempt_dir, chosen);
+                                    }};
+      std::string why;
+      const std::optional<plan::Job> settled = plan::settle(plan_, job, outcomes, why);
+      if (!settled) continue;  // its supervisor will say so
       const stages::JobSpec spec =
-          plan::bind(job, [&](const std::string& needed) -> const plan::Completed& { return done_.at(needed); });
+          plan::bind(*settled, [&](const std::string& needed) -> const plan::Completed& { return done_.at(needed); });
       const std::optional<journal::FinishedJob> from = index_.find(spec.fingerprint);
       if (!from) continue;
       const journal::JobRecord* record = before.find(job.spec.job);
@@ -123,15 +135,21 @@ class Submitter {
 
   /// What sbatch --dependency is given; empty where the group waits for none.
   std::string dependency_text(const slurm::Group& group) const {
-    std::string after, same;
+    std::string after, same, any;
     for (const slurm::Dependency& dependency : group.after) {
       const std::string& id = submitted_[dependency.group].slurm_job;
+      std::string& waits = dependency.any_end ? any : after;
       if (dependency.kind == slurm::Dependency::Kind::same_index) same += ":" + id;
-      if (dependency.kind == slurm::Dependency::Kind::whole) after += ":" + id;
-      for (const int index : dependency.indices) after += ":" + id + "_" + std::to_string(index);
+      if (dependency.kind == slurm::Dependency::Kind::whole) waits += ":" + id;
+      for (const int index : dependency.indices) waits += ":" + id + "_" + std::to_string(index);
     }
-    std::string text = after.empty() ? "" : "afterok" + after;
-    if (!same.empty()) text += (text.empty() ? "" : ",") + ("aftercorr" + same);
+    std::string text;
+    const auto add = [&](const char* how, const std::string& ids) {
+      if (!ids.empty()) text += (text.empty() ? "" : ",") + (how + ids);
+    };
+    add("afterok", after);
+    add("aftercorr", same);
+    add("afterany", any);
     return text;
   }
 

@@ -17,6 +17,7 @@
 #include "runner/journal/event.h"
 #include "runner/journal/finished.h"
 #include "runner/plan/bind.h"
+#include "runner/plan/settle.h"
 #include "runner/schedule/attempt.h"
 #include "runner/schedule/records.h"
 #include "stages/shared/io/digest.h"
@@ -64,7 +65,8 @@ class Supervisor {
  public:
   Supervisor(const plan::Plan& plan, const journal::RunDirectory& run, const Supervision& what,
              launch::Launcher& launcher, const Options& options, Observer& observer, SupervisorSignals& signals)
-      : run_(run),
+      : plan_(plan),
+        run_(run),
         what_(what),
         launcher_(launcher),
         options_(options),
@@ -86,15 +88,11 @@ class Supervisor {
                     {"host", host_name()},
                     {"pid", ::getpid()},
                     {"nodes", what_.nodes}});
-    bind(before);
+    if (const std::string why = bind(before); !why.empty()) return give_up(why);
     if (!begin_numbers(before)) return watch();
     count_earlier(before);
     for (;;) {
-      if (const std::string why = hopeless(); !why.empty()) {
-        writer_.append({{"event", "job_failed"}, {"job", what_.job}, {"reason", why}});
-        observer_.job_ended(what_.job, journal::JobState::failed, why);
-        return SupervisorEnd::failed;
-      }
+      if (const std::string why = hopeless(); !why.empty()) return give_up(why);
       const std::optional<SupervisorEnd> end = make_attempt();
       if (end) return *end;
       if (!claim(number_ + 1)) return watch();
@@ -121,18 +119,38 @@ class Supervisor {
     return failures;
   }
 
-  void bind(const journal::RunState& state) {
+  SupervisorEnd give_up(const std::string& why) {
+    writer_.append({{"event", "job_failed"}, {"job", what_.job}, {"reason", why}});
+    observer_.job_ended(what_.job, journal::JobState::failed, why);
+    return SupervisorEnd::failed;
+  }
+
+  /// Fixes what was not known at submission; why the job cannot be done, or empty.
+  std::string bind(const journal::RunState& state) {
     for (const std::string& needed : job_.needs) {
       const journal::JobRecord* record = state.find(needed);
       if (record == nullptr || !record->completion) {
         throw core::Error("job " + what_.job + " needs " + needed + ", which is not completed");
       }
     }
-    spec_ = plan::bind(job_, [&](const std::string& needed) -> const plan::Completed& {
+    const auto completed = [&](const std::string& needed) -> const plan::Completed& {
       return state.find(needed)->completion->completed;
-    });
+    };
+    const plan::Outcomes outcomes{[&](const std::string& name) {
+                                    const journal::JobRecord* record = state.find(name);
+                                    return record != nullptr && record->completion.has_value();
+                                  },
+                                  [&](const std::string& select) {
+                                    return plan::read_selection(run_.path() / completed(select).attempt_dir,
+                                                                completed(select));
+                                  }};
+    std::string why;
+    const std::optional<plan::Job> settled = plan::settle(plan_, job_, outcomes, why);
+    if (!settled) return why;
+    spec_ = plan::bind(*settled, completed);
     spec_.run_id = run_.id();
     write_job_file(run_, spec_);
+    return "";
   }
 
   fs::path claims() const { return run_.job_dir(what_.job) / "claims"; }
@@ -344,6 +362,7 @@ class Supervisor {
     }
   }
 
+  const plan::Plan& plan_;
   const journal::RunDirectory& run_;
   const Supervision& what_;
   launch::Launcher& launcher_;

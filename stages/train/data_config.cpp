@@ -21,10 +21,14 @@ data::Cutting cutting_of(const std::string& name) {
 
 data::ExampleSource examples_of(const json& config, const stages::JobSpec& job) {
   data::ExampleSource source;
-  const fs::path model = stages::input_path(job.config.at("model").at("from").get<std::string>());
+  // The other inputs of such a job are the files of the model, and of the state that it goes on from.
+  const fs::path others[] = {stages::input_path(job.config.at("model").at("from").get<std::string>()),
+                             stages::input_path(job.config.at("continue_from").get<std::string>())};
   for (const stages::InputFile& input : job.inputs) {
-    // The other inputs of such a job are the files of the model.
-    if (fs::path(input.path).parent_path() != model && input.path != model) source.files.emplace_back(input.path);
+    const bool other = std::any_of(std::begin(others), std::end(others), [&](const fs::path& path) {
+      return fs::path(input.path).parent_path() == path || input.path == path;
+    });
+    if (!other) source.files.emplace_back(input.path);
   }
   const json& files = config.at("files");
   for (const json& file : files.is_array() ? files : json::array({files})) {

@@ -40,6 +40,10 @@ void check_length(const stages::RuleContext& context) {
   }
   const json& schedule = context.config.at("schedule");
   const std::int64_t steps = context.config.at("steps");
+  if (steps > 0 && context.config.at("until") > steps) {
+    context.fault("/until", "is " + context.config.at("until").dump() + " of " + std::to_string(steps) + " steps",
+                  "must be at most `steps`");
+  }
   if (steps > 0 && schedule.at("warmup") > steps) {
     context.fault("/schedule/warmup", "is " + schedule.at("warmup").dump() + " of " + std::to_string(steps) + " steps",
                   "must be at most `steps`");
@@ -240,6 +244,8 @@ std::vector<stages::InputPattern> inputs(const json& config) {
   // All files of a folder make the model.
   const bool is_file = from.ends_with(".gguf") || from.ends_with("/manifest.json");
   if (!from.empty()) add("/model/from", from, is_file ? "" : "/*");
+  const std::string state = config.at("continue_from");
+  if (!state.empty()) add("/continue_from", state, state.ends_with("/manifest.json") ? "" : "/*");
   return patterns;
 }
 
@@ -258,7 +264,7 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   stages::Estimate result;
   const Settings settings(config);
   result.step_unit = "step";
-  result.steps = static_cast<std::uint64_t>(settings.total_steps());
+  result.steps = static_cast<std::uint64_t>(settings.until > 0 ? settings.until : settings.total_steps());
   std::vector<model::RecipeProblem> problems;
   std::string key, problem, remedy;
   const int data_ranks = std::max(1, resources.ranks() / (settings.tensor * settings.pipeline));

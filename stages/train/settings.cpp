@@ -124,6 +124,7 @@ Settings::Settings(const nlohmann::json& config)
   steps = config.at("steps");
   tokens = config.at("tokens");
   epochs = config.at("epochs");
+  until = config.at("until");
   label_smoothing = config.at("loss").at("label_smoothing");
   z_loss = config.at("loss").at("z_loss");
   const nlohmann::json& precision = config.at("precision");

@@ -93,6 +93,7 @@ struct Settings {
   std::int64_t steps = 0;  ///< one of these three is not 0
   std::int64_t tokens = 0;
   double epochs = 0;
+  std::int64_t until = 0;  ///< the last step of this job; 0: of the training
   OptimizerSettings optimizer;
   ScheduleSettings schedule;
   float label_smoothing = 0;

@@ -78,7 +78,7 @@ stages::Ending Training::run(stages::Outputs& outputs) {
   open_data();
   begin_state();
   begin_telemetry();
-  while (step_ < steps_) {
+  while (step_ < end_) {
     const stages::Request request = context_.poll_request();
     if (request != stages::Request::none && saved_step_ != step_) save(std::nullopt);
     if (request == stages::Request::stop) {
@@ -127,6 +127,7 @@ void Training::open_data() {
   const std::int64_t epoch =
       settings_.epochs > 0 ? static_cast<std::int64_t>(dataset_->training().sequences_for_epochs(settings_.epochs)) : 0;
   steps_ = settings_.epochs > 0 ? (epoch + settings_.global - 1) / settings_.global : settings_.total_steps();
+  end_ = settings_.until > 0 ? std::min(settings_.until, steps_) : steps_;
 }
 
 model::Config Training::model_config() {
@@ -185,7 +186,8 @@ void Training::begin_state() {
                                context_.scratch_dir()};
   trainer_ = std::make_unique<Trainer>(around, config, settings_, lanes_, seed);
   context_.log("model of " + std::to_string(config.parameter_count()) + " parameters; " + std::to_string(steps_) +
-               " steps of " + std::to_string(settings_.global) + " sequences, in " + std::to_string(lanes_.count) +
+               " steps" + (end_ < steps_ ? ", of which this job ends after " + std::to_string(end_) + "," : "") +
+               " of " + std::to_string(settings_.global) + " sequences, in " + std::to_string(lanes_.count) +
                " lanes of " + std::to_string(lanes_.micro_batches) + " micro-batches");
 
   checkpoint::SaverSettings saving;
@@ -214,6 +216,8 @@ void Training::begin_state() {
 
 /// The weights that the training begins with.
 void Training::begin_from_recipe() {
+  const std::string state = context_.job().config.at("continue_from");
+  if (!state.empty()) return continue_from(stages::input_path(state));
   const std::string from = context_.job().config.at("model").at("from");
   step_ = tokens_ = 0;
   next_sequence_ = 0;
@@ -235,6 +239,23 @@ void Training::begin_from_recipe() {
     origin_ = path.string();
   }
   context_.log("begins from " + origin_);
+}
+
+/// The whole state that an earlier job of this training left.
+void Training::continue_from(const fs::path& path) {
+  context_.operation("load the state to go on from");
+  const std::optional<fs::path> folder = checkpoint::folder_of(path);
+  if (!folder) throw core::Error(path.string() + " is no checkpoint; name its folder or its manifest.json");
+  const checkpoint::Checkpoint from(*folder);
+  if (is_first_rank()) from.verify_frames();
+  load_state(from);
+  trainer_->restored();
+  origin_ = folder->string();
+  if (step_ > end_) {
+    throw core::Error(origin_ + " is of step " + std::to_string(step_) + ", after this job's end at step " +
+                      std::to_string(end_));
+  }
+  context_.log("continues after step " + std::to_string(step_) + " from " + origin_);
 }
 
 void Training::load_state(const checkpoint::Checkpoint& checkpoint) {
@@ -277,7 +298,7 @@ void Training::begin_telemetry() {
   const std::vector<fs::path>& latest_first = context_.earlier_attempts();
   const std::vector<fs::path> attempts(latest_first.rbegin(), latest_first.rend());
   telemetry::TrainMetrics::Settings told;
-  told.steps = steps_;
+  told.steps = end_;
   told.flops_per_token = telemetry::train_flops_per_token(multiplying_weights(config), config.layers,
                                                           config.heads * config.head_size, settings_.sequence);
   told.gemm_flops = all_ranks;
@@ -302,7 +323,7 @@ void Training::seek(std::uint64_t next_sequence) {
   const auto global = static_cast<std::uint64_t>(settings_.global);
   const std::int64_t mine = settings_.global / grid_->groups().data;
   const std::uint64_t first = next_sequence + static_cast<std::uint64_t>(mine * grid_->place().data);
-  const auto left = static_cast<std::uint64_t>(steps_ - step_);
+  const auto left = static_cast<std::uint64_t>(end_ - step_);
   prefetcher_.reset();
   prefetcher_ = std::make_unique<data::Prefetcher>(
       dataset_->training(),
@@ -350,7 +371,7 @@ void Training::take_step() {
     values.finished = telemetry::Clock::now();
     tell(metrics_->step(values, peaks_));
   }
-  const bool last = step_ == steps_;
+  const bool last = step_ == end_;
   std::optional<double> metric;
   if (last || (settings_.validate_every > 0 && step_ % settings_.validate_every == 0)) metric = validate();
   const bool is_best = settings_.keep_best && metric && (!best_loss_ || *metric < *best_loss_);
@@ -429,7 +450,7 @@ void Training::save(std::optional<double> metric) {
   context_.operation("save the state after step " + std::to_string(step_));
   const telemetry::Scope scope(*profile_, telemetry::Phase::kCheckpoint, "checkpoint");
   const std::vector<checkpoint::Piece> pieces = trainer_->pieces();
-  const bool last = step_ == steps_;
+  const bool last = step_ == end_;
   try {
     const checkpoint::SaveCost cost = saver_->save(step_, pieces, metadata(), metric);
     if (cost.streamed) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -37,6 +38,7 @@ class Training {
   model::Config model_config();
   void begin_state();
   void begin_from_recipe();
+  void continue_from(const std::filesystem::path& path);
   void begin_telemetry();
 
   // Going on.
@@ -78,6 +80,7 @@ class Training {
   std::string origin_;                              ///< what the training began from, for messages
 
   std::int64_t steps_ = 0;                 ///< of the whole training
+  std::int64_t end_ = 0;                   ///< the last step of this job
   std::int64_t step_ = 0;                  ///< finished
   std::int64_t tokens_ = 0;                ///< trained on
   std::uint64_t next_sequence_ = 0;        ///< of the data

@@ -41,18 +41,21 @@ class Grouping {
   }
 
  private:
-  std::vector<const Seat*> needs(const plan::Job& job) const {
-    std::vector<const Seat*> seats;
-    for (const std::string& needed : job.needs) {
-      if (const auto seat = seats_.find(needed); seat != seats_.end()) seats.push_back(&seat->second);
+  std::vector<const Seat*> seats(const std::vector<std::string>& jobs) const {
+    std::vector<const Seat*> found;
+    for (const std::string& job : jobs) {
+      if (const auto seat = seats_.find(job); seat != seats_.end()) found.push_back(&seat->second);
     }
-    return seats;
+    return found;
   }
+  std::vector<const Seat*> needs(const plan::Job& job) const { return seats(job.needs); }
+  std::vector<const Seat*> awaited(const plan::Job& job) const { return seats(plan_.awaited(job)); }
 
   /// Jobs of the same shape ask for the same, and wait for the same groups.
   std::string shape(const plan::Job& job) const {
     std::set<std::size_t> waits_for;
     for (const Seat* seat : needs(job)) waits_for.insert(seat->group);
+    for (const Seat* seat : awaited(job)) waits_for.insert(seat->group);
     return nlohmann::json{job.spec.resources.to_json(), job.slurm.to_json(), waits_for}.dump();
   }
 
@@ -97,10 +100,20 @@ class Grouping {
     group.array = jobs.size() > 1;
     group.resources = first.spec.resources;
     group.slurm = first.slurm;
+    add_dependencies(group, needs(first), same_index, false);
+    add_dependencies(group, awaited(first), false, true);
+    for (const auto& [index, job] : jobs) {
+      group.jobs[index] = job->spec.job;
+      seats_[job->spec.job] = {groups_.size(), index};
+    }
+    groups_.push_back(std::move(group));
+  }
+
+  void add_dependencies(Group& group, const std::vector<const Seat*>& seats, bool same_index, bool any_end) const {
     std::map<std::size_t, std::set<int>> needed;
-    for (const Seat* seat : needs(first)) needed[seat->group].insert(seat->index);
+    for (const Seat* seat : seats) needed[seat->group].insert(seat->index);
     for (const auto& [earlier, indices] : needed) {
-      Dependency dependency{earlier, Dependency::Kind::whole, {}};
+      Dependency dependency{earlier, Dependency::Kind::whole, {}, any_end};
       if (groups_[earlier].array && same_index) {
         dependency.kind = Dependency::Kind::same_index;
       } else if (indices.size() < groups_[earlier].jobs.size()) {
@@ -109,11 +122,6 @@ class Grouping {
       }
       group.after.push_back(std::move(dependency));
     }
-    for (const auto& [index, job] : jobs) {
-      group.jobs[index] = job->spec.job;
-      seats_[job->spec.job] = {groups_.size(), index};
-    }
-    groups_.push_back(std::move(group));
   }
 
   const plan::Plan& plan_;

@@ -10,7 +10,7 @@
 
 namespace braise::launch::slurm {
 
-/// What a group waits for: that jobs of an earlier one have ended well.
+/// What a group waits for: that jobs of an earlier one have ended, well unless it says otherwise.
 struct Dependency {
   enum class Kind {
     whole,       ///< all jobs of the group
@@ -20,6 +20,7 @@ struct Dependency {
   std::size_t group = 0;  ///< its place among the groups
   Kind kind = Kind::whole;
   std::vector<int> indices;
+  bool any_end = false;  ///< also those that failed
 };
 
 /// Jobs that are submitted together: a batch job, or an array of them. All are of one stage and ask for the same.

@@ -136,5 +136,59 @@ TEST_CASE("a random search grows, and what was there is not done again") {
   CHECK_FALSE(three.at("points")[2].at("last").is_null());
 }
 
+/// By job, what a table of points says of it.
+std::map<std::string, json> by_job(const json& table) {
+  std::map<std::string, json> jobs;
+  for (const json& point : table.at("points")) jobs[point.at("job")] = point;
+  return jobs;
+}
+
+TEST_CASE("a halving goes on with the best points, to the bits of trainings that were never cut") {
+  const Swept swept;
+  const auto sweep = [](const std::string& lr, const std::string& sequence) {
+    return "sweep:\n  zip: [{stages.pretrain.optimizer.lr: [" + lr + "], stages.pretrain.data.sequence: [" + sequence +
+           "]}]\n  halving: {stage: pretrain, rungs: [4], factor: 2}\n";
+  };
+  const test::Finished first = swept.braise({"run"}, sweep("1e-4, 1e-2, 1e-2, 3e-2", "16, 99999, 16, 16"));
+  INFO(first.err);
+  CHECK(first.status == 1);  // a point failed, and the halving went on without it
+  CHECK(has(first.err, "1 of 9 jobs failed"));
+  CHECK(swept.states() == std::map<std::string, std::string>{{"corpus", "completed"},
+                                                             {"pretrain.1", "completed"},
+                                                             {"pretrain.2", "failed"},
+                                                             {"pretrain.3", "completed"},
+                                                             {"pretrain.4", "completed"},
+                                                             {"pretrain.select-1", "completed"},
+                                                             {"pretrain.rung-2.1", "completed"},
+                                                             {"pretrain.rung-2.2", "completed"},
+                                                             {"pretrain.select-2", "completed"}});
+  const json table = swept.told({"best", "latest", "--json"});
+  std::map<std::string, json> halved = by_job(table);
+  CHECK(halved.at("pretrain.4").at("last").at("step") == 4);
+  CHECK(halved.at("pretrain.rung-2.1").at("parameters").at("stages.pretrain.optimizer.lr") == 0.03);
+  CHECK(halved.at("pretrain.rung-2.2").at("parameters").at("stages.pretrain.optimizer.lr") == 0.01);
+  CHECK(table.at("best") == "pretrain.rung-2.1");
+
+  // The best point trained in one go.
+  REQUIRE(swept.braise({"run"}, "sweep: {stages.pretrain.optimizer.lr: [3e-2]}\n").status == 0);
+  const json whole = swept.told({"best", "latest", "--json"}).at("points").at(0);
+  CHECK(whole.at("last") == halved.at("pretrain.rung-2.1").at("last"));
+
+  // A further point, and none that does not train: what is the same is not done again.
+  const test::Finished more = swept.braise({"run"}, sweep("1e-4, 2e-2, 1e-2, 3e-2", "16, 16, 16, 16"));
+  INFO(more.err);
+  CHECK(more.status == 0);
+  std::map<std::string, std::string> states = swept.states();
+  CHECK(states.at("pretrain.1") == "reused");
+  CHECK(states.at("pretrain.2") == "completed");
+  CHECK(states.at("pretrain.4") == "reused");
+  CHECK(states.at("pretrain.select-1") == "completed");
+  CHECK(states.at("pretrain.rung-2.1") == "reused");
+  CHECK(states.at("pretrain.rung-2.2") == "completed");
+  halved = by_job(swept.told({"runs", "latest", "--json"}));
+  CHECK(halved.at("pretrain.rung-2.1").at("last") == whole.at("last"));
+  CHECK(halved.at("pretrain.rung-2.2").at("parameters").at("stages.pretrain.optimizer.lr") == 0.02);
+}
+
 }  // namespace
 }  // namespace braise

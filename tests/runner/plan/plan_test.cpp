@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "kernels/core/error.h"
 #include "runner/plan/bind.h"
 #include "runner/plan/inputs.h"
 #include "runner/plan/make.h"
+#include "runner/plan/settle.h"
 #include "stages/shared/io/digest.h"
 #include "tests/support/support.h"
 
@@ -127,6 +130,120 @@ sweep: {zip: [{stages.base.documents: [file, line], seed: [1, 2]}]}
   CHECK(trial.job("base.1").parameters == nlohmann::json{{"stages.base.documents", "file"}, {"seed", 1}});
   CHECK(trial.job("above.2").parameters == nlohmann::json{{"stages.base.documents", "line"}, {"seed", 2}});
   CHECK(trial.job("aside.2").parameters == nlohmann::json{{"seed", 2}});
+}
+
+/// Ten points of a training, halved; `more` stages and keys of the sweep.
+std::string halved(const std::string& more = "", const std::string& rungs = "[2, 5]", const std::string& sweep = "") {
+  return R"(
+recipe: 1
+name: halved
+stages:
+  pretrain:
+    kind: train
+    data: {tokens: a.txt, sequence: 8}
+    model: {hidden: 8, layers: 1, heads: 1}
+    batch: {global: 1, micro: 1}
+    steps: 9
+)" + more +
+         "sweep:\n  random: {samples: 10, parameters: {stages.pretrain.optimizer.lr: {log_uniform: [1e-4, 1e-1]}}}\n" +
+         "  halving: {stage: pretrain, rungs: " + rungs + "}\n" + sweep;
+}
+
+TEST_CASE("a halving is planned as rungs with selections between them") {
+  const Trial trial(halved("  story: {kind: infer, model: \"${stages.pretrain.checkpoint}\", prompts: [a]}\n"));
+  INFO(trial.fault_text());
+  REQUIRE(trial.made);
+  const Plan& plan = trial.made->plan;
+  std::string order;
+  for (const Job& job : plan.jobs) order += job.spec.job + " ";
+  CHECK(order ==
+        "pretrain.01 pretrain.02 pretrain.03 pretrain.04 pretrain.05 pretrain.06 pretrain.07 pretrain.08 pretrain.09 "
+        "pretrain.10 pretrain.select-1 pretrain.rung-2.1 pretrain.rung-2.2 pretrain.rung-2.3 pretrain.select-2 "
+        "pretrain.rung-3 pretrain.select-3 story ");
+  CHECK(trial.job("pretrain.04").spec.config["until"] == 2);
+  const Job& first = trial.job("pretrain.select-1");
+  CHECK(first.needs.empty());
+  CHECK(first.candidates.size() == 10);
+  CHECK(first.spec.config["keep"] == 3);
+  CHECK(first.spec.kind == "select");
+  const Job& second = trial.job("pretrain.rung-2.2");
+  CHECK(second.needs == std::vector<std::string>{"pretrain.select-1"});
+  CHECK(plan.awaited(second) == first.candidates);
+  CHECK(second.choice->place == 1);
+  CHECK(second.choice->until == 5);
+  CHECK(second.spec.config["until"] == 5);
+  CHECK(trial.job("pretrain.rung-3").choice->until == 0);
+  const Job& story = trial.job("story");
+  CHECK(story.needs == std::vector<std::string>{"pretrain.select-3"});
+  CHECK(story.candidates == std::vector<std::string>{"pretrain.rung-3"});
+  CHECK(story.links.at(0).place == 0);
+  const nlohmann::json json = plan.to_json();
+  CHECK(Plan::from_json(json).to_json() == json);
+}
+
+TEST_CASE("what is late is settled by what ended well and by what was chosen") {
+  const Trial trial(halved("  story: {kind: infer, model: \"${stages.pretrain.checkpoint}\", prompts: [a]}\n"));
+  INFO(trial.fault_text());
+  REQUIRE(trial.made);
+  std::set<std::string> failed = {"pretrain.02"};
+  std::map<std::string, std::vector<std::string>> chosen = {{"pretrain.select-1", {"pretrain.07", "pretrain.03"}},
+                                                            {"pretrain.select-2", {"pretrain.rung-2.2"}},
+                                                            {"pretrain.select-3", {"pretrain.rung-3"}}};
+  const Outcomes outcomes{[&](const std::string& job) { return !failed.contains(job); },
+                          [&](const std::string& select) { return chosen.at(select); }};
+  std::string why;
+  const auto settled = [&](const std::string& name) {
+    return settle(trial.made->plan, trial.job(name), outcomes, why);
+  };
+
+  const std::optional<Job> select = settled("pretrain.select-1");
+  REQUIRE(select);
+  CHECK(select->links.size() == 9);
+  CHECK(select->spec.config["candidates"][1] == nlohmann::json{{"name", "pretrain.02"}, {"checkpoint", ""}});
+  const std::optional<Job> second = settled("pretrain.rung-2.2");
+  REQUIRE(second);
+  CHECK(second->parameters == trial.job("pretrain.03").parameters);
+  nlohmann::json config = trial.job("pretrain.03").spec.config;
+  config["until"] = 5;
+  config["continue_from"] = "${stages.pretrain.checkpoint}";
+  CHECK(second->spec.config == config);
+  CHECK(second->links.back().job == "pretrain.03");
+  const std::optional<Job> third = settled("pretrain.rung-3");
+  REQUIRE(third);
+  CHECK(third->parameters == second->parameters);
+  CHECK(third->spec.config["until"] == 0);
+  CHECK(third->links.size() == 1);
+  CHECK(third->links[0].job == "pretrain.rung-2.2");
+  CHECK(settled("story")->links.at(0).job == "pretrain.rung-3");
+
+  CHECK_FALSE(settled("pretrain.rung-2.3"));
+  CHECK(why == "`pretrain.select-1` had no more than 2 to select");
+  failed.insert("pretrain.rung-2.2");
+  CHECK_FALSE(settled("pretrain.rung-3"));
+  CHECK(why == "`pretrain.rung-2.2`, which `pretrain.select-2` selected, is not completed");
+  for (const Job& job : trial.made->plan.jobs) failed.insert(job.spec.job);
+  CHECK_FALSE(settled("pretrain.select-1"));
+  CHECK(why == "none of the 10 jobs to select from is completed");
+}
+
+TEST_CASE("a halving that cannot be planned is a fault") {
+  const auto fault = [](const std::string& recipe) {
+    const Trial trial(recipe);
+    CHECK_FALSE(trial.made);
+    return trial.fault_text();
+  };
+  using Catch::Contains;
+  CHECK_THAT(fault(halved("", "[2, 9]")), Contains("has a rung at step 9 of trainings of 9 steps"));
+  CHECK_THAT(fault(halved("", "[2]", "  resources.threads: [1, 2]\n")), Contains("ask for different resources"));
+  CHECK_THAT(fault(halved("", "[2]", "  zip: [{stages.pretrain.steps: [0], stages.pretrain.tokens: [999]}]\n")),
+             Contains("whose length is not given in steps"));
+  CHECK_THAT(fault(halved("", "[2]", "  stages.pretrain.until: [1]\n")), Contains("is of a stage with `until`"));
+  std::string alone = halved();
+  alone.replace(alone.find("samples: 10"), 11, "samples: 1");
+  CHECK_THAT(fault(alone), Contains("has one point of stage `pretrain`"));
+  const std::string story = "  story: {kind: infer, model: \"${stages.pretrain.checkpoint}\", prompts: [a]}\n";
+  CHECK_THAT(fault(halved(story, "[2]", "  seed: [1, 2]\n")),
+             Contains("stages.story: builds on the halved stage `pretrain`, and is swept itself"));
 }
 
 TEST_CASE("missing and odd inputs are faults at their place") {

@@ -82,9 +82,9 @@ TEST_CASE("every key has a description, an example, and a default where it may b
       CHECK(description.size() > 5);
       CHECK((description.empty() || description.back() == '.'));
       const std::string name = place.substr(place.rfind('.') + 1);
-      static const std::set<std::string> kRequired = {"kind",   "recipe", "name",     "stages", "input",
-                                                      "path",   "model",  "prompts",  "data",   "batch",
-                                                      "global", "micro",  "sequence", "match",  "site"};
+      static const std::set<std::string> kRequired = {
+          "kind",  "recipe", "name",  "stages",   "input", "path", "model",      "prompts", "data",
+          "batch", "global", "micro", "sequence", "match", "site", "candidates", "name",    "checkpoint"};
       const bool is_required = kRequired.contains(name);
       CHECK((is_required || property.contains("default") || property.contains("x-default")));
       const bool object = property.value("type", "") == "object" || property.contains("allOf");

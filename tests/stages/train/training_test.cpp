@@ -46,6 +46,37 @@ TEST_CASE("weights and losses have the same bits on 1, 2, 4 and 8 ranks, whateve
   same("saving", {"checkpoint.every=1", "validation.every=2", "trace=[2,3]"}, {.ranks = 2});
 }
 
+TEST_CASE("a training done by jobs one after another has the bits of one job's") {
+  const Trial trial;
+  const Trained whole = trial.run("1-whole", trial.config());
+  INFO(whole.error << whole.log);
+  const Trained first = trial.run("1-first", trial.config({"until=2"}));
+  INFO(first.error << first.log);
+  REQUIRE(first.losses.size() == 2);
+  CHECK(first.checkpoint().step() == 2);
+  CHECK(first.checkpoint().metric().has_value());
+  CHECK(first.lines.back().at("steps") == 2);
+  const auto go_on = [&](const std::string& name, const Trained& from, const std::vector<std::string>& changes,
+                         const Options& options = {}) {
+    std::vector<std::string> all = changes;
+    all.push_back("continue_from=" + from.checkpoint().folder().string());
+    return trial.run(name, trial.config(all), options);
+  };
+  const Trained second = go_on("1-second", first, {"until=4"}, {.ranks = 2});
+  INFO(second.error << second.log);
+  const Trained third = go_on("1-third", second, {});
+  INFO(third.error << third.log);
+  std::vector<std::string> losses = first.losses;
+  losses.insert(losses.end(), second.losses.begin(), second.losses.end());
+  losses.insert(losses.end(), third.losses.begin(), third.losses.end());
+  CHECK(losses == whole.losses);
+  CHECK(third.weights() == whole.weights());
+  CHECK(third.checkpoint().metric() == whole.checkpoint().metric());
+  CHECK_THAT(go_on("1-back", second, {"until=3"}).error, Contains("after this job's end at step 3"));
+  CHECK_THAT(trial.run("1-none", trial.config({"continue_from=" + trial.folder().string()})).error,
+             Contains("is no checkpoint"));
+}
+
 TEST_CASE("gradients rounded to bf16 have the same bits on 1, 2, 4 and 8 ranks, and others than in fp32") {
   const Trial trial;
   const json config = trial.config({"precision.gradients=bf16", "model.tied=true"});

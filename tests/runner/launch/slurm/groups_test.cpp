@@ -31,7 +31,9 @@ std::string shown(const std::vector<Group>& groups) {
     }
     text += group.array ? "]" : ")";
     for (const Dependency& dependency : group.after) {
-      text += dependency.kind == Dependency::Kind::same_index ? " same as " : " after ";
+      text += dependency.kind == Dependency::Kind::same_index ? " same as "
+              : dependency.any_end                            ? " after any end of "
+                                                              : " after ";
       for (const int index : dependency.indices) text += std::to_string(index) + ",";
       text += groups[dependency.group].name;
     }
@@ -57,6 +59,24 @@ TEST_CASE("points of a sweep become arrays whose jobs wait for their own points"
         "pretrain[0=pretrain.1 1=pretrain.2] after corpus\n"
         "story[0=story.1 1=story.2] same as pretrain\n"
         "best(best) after pretrain\n");
+}
+
+TEST_CASE("a selection waits for the end of every point, well or not, and the next rung for the selection") {
+  plan::Plan plan;
+  plan.jobs = {job("p", "p.1", {}), job("p", "p.2", {}), job("p", "p.3", {}), job("p.select", "p.select", {})};
+  plan.jobs.back().candidates = {"p.1", "p.2", "p.3"};
+  for (const int place : {0, 1}) {
+    plan.jobs.push_back(job("p.rung-2", "p.rung-2." + std::to_string(place + 1), {"p.select"}));
+    plan.jobs.back().choice = {"p.select", place, 0};
+  }
+  CHECK(shown(make_groups(plan, {}, 1000)) ==
+        "p[0=p.1 1=p.2 2=p.3]\n"
+        "p.select(p.select) after any end of p\n"
+        "p.rung-2[0=p.rung-2.1 1=p.rung-2.2] after p.select after any end of p\n");
+  CHECK(shown(make_groups(plan, {"p.1", "p.3"}, 1000)) ==
+        "p(p.2)\n"
+        "p.select(p.select) after any end of p\n"
+        "p.rung-2[0=p.rung-2.1 1=p.rung-2.2] after p.select after any end of p\n");
 }
 
 TEST_CASE("what is done is left out, and nothing waits for it") {

@@ -1,0 +1,1 @@
+target_link_libraries(test_${name} PRIVATE braise_stages_registry braise_stages_select_work braise_schemas valijson)
