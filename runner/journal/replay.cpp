@@ -2,6 +2,8 @@
 #include "runner/journal/replay.h"
 
 #include <algorithm>
+#include <atomic>
+#include <future>
 #include <limits>
 #include <tuple>
 
@@ -15,6 +17,10 @@ using nlohmann::json;
 namespace {
 
 constexpr const char* kExtension = ".jsonl";
+
+/// A thread costs about as much as reading some files.
+constexpr std::size_t kFilesOfAThread = 50;
+constexpr std::size_t kMostThreads = 4;
 
 std::map<std::string, stages::Output> outputs_of(const json& event) {
   std::map<std::string, stages::Output> outputs;
@@ -326,12 +332,22 @@ JournalFile read_journal_file(const fs::path& journal_dir, const std::string& wr
 }
 
 std::vector<JournalFile> read_journal(const fs::path& journal_dir) {
-  std::vector<JournalFile> files;
+  std::vector<std::string> writers;
   for (const fs::directory_entry& entry : fs::directory_iterator(journal_dir)) {
-    if (entry.path().extension() == kExtension)
-      files.push_back(read_journal_file(journal_dir, entry.path().stem().string()));
+    if (entry.path().extension() == kExtension) writers.push_back(entry.path().stem().string());
   }
-  std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.writer < b.writer; });
+  std::sort(writers.begin(), writers.end());
+  // A sweep has a file for each attempt, and parsing them takes longer than all that is made of them.
+  std::vector<JournalFile> files(writers.size());
+  std::atomic<std::size_t> next = 0;
+  const auto read = [&] {
+    for (std::size_t i = next++; i < writers.size(); i = next++) files[i] = read_journal_file(journal_dir, writers[i]);
+  };
+  const std::size_t helpers = std::min<std::size_t>(writers.size() / kFilesOfAThread, kMostThreads - 1);
+  std::vector<std::future<void>> helping;
+  for (std::size_t i = 0; i < helpers; ++i) helping.push_back(std::async(std::launch::async, read));
+  read();
+  for (std::future<void>& helper : helping) helper.get();
   return files;
 }
 

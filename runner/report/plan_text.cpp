@@ -45,7 +45,8 @@ std::string quoted(const std::string& text) {
 }  // namespace
 
 std::string parameter_name(const std::string& path, const std::string& stage) {
-  for (const std::string& prefix : {"stages." + stage + ".", std::string("stages."), std::string("vars.")}) {
+  const std::string written = stage.substr(0, stage.find('.'));  // of "pretrain.rung-2" too
+  for (const std::string& prefix : {"stages." + written + ".", std::string("stages."), std::string("vars.")}) {
     if (path.starts_with(prefix)) return path.substr(prefix.size());
   }
   return path;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
@@ -153,8 +154,11 @@ RunStatus read_status(const journal::RunDirectory& run, const Queue& queue) {
   RunStatus status;
   status.id = run.id();
   const bool held = run.holder().has_value();
-  status.plan = plan::Plan::from_json(nlohmann::json::parse(io::read_file(run.plan_file()), nullptr, false));
+  std::future<plan::Plan> plan = std::async(std::launch::async, [&] {
+    return plan::Plan::from_json(nlohmann::json::parse(io::read_file(run.plan_file()), nullptr, false));
+  });
   status.journal = journal::replay(run);
+  status.plan = plan.get();
   status.recipe = status.plan.recipe_name;
   show_choices(status, run);
   const States states(status, queue, held);

@@ -195,6 +195,43 @@ sweep: {vars.d: [10ms, 11ms, 12ms]}
   CHECK_THAT(logs.out, Catch::Contains("[letters.0]") && Catch::Contains("completed"));
 }
 
+TEST_CASE("a halving goes on through Slurm, without a point that fails") {
+  NEEDS_SLURM();
+  OnCluster on(R"(recipe: 1
+name: halved
+resources: {host_memory: 128MiB}
+stages:
+  corpus: {kind: tokenize, input: /usr/share/dictd/devil.dict.dz, validation: {fraction: 0.1, take: tail}}
+  pretrain:
+    kind: train
+    data: {tokens: "${stages.corpus.tokens}", sequence: 16}
+    model: {family: llama, layers: 1, hidden: 16, heads: 2}
+    batch: {global: 4, micro: 4}
+    steps: 8
+    validation: {sequences: 8}
+sweep:
+  zip: [{stages.pretrain.optimizer.lr: [1e-4, 1e-2, 1e-2, 3e-2], stages.pretrain.data.sequence: [16, 999999, 16, 16]}]
+  halving: {stage: pretrain, rungs: [4], factor: 2}
+)");
+  const test::Finished submitted = on.submit();
+  INFO(submitted.err);
+  REQUIRE(submitted.status == 0);
+  CHECK_THAT(submitted.err, Catch::Contains("an array of 4") && Catch::Contains("pretrain.rung-2: Slurm job"));
+  const test::Finished ended = on.wait();
+  INFO(on.story());
+  CHECK(ended.status == 1);
+  std::map<std::string, json> jobs;
+  const json status = on.status();
+  for (const json& job : status.at("jobs")) jobs[job.at("job")] = job;
+  CHECK(jobs.at("pretrain.2").at("state") == "failed");
+  for (const char* job : {"pretrain.select-1", "pretrain.rung-2.1", "pretrain.rung-2.2", "pretrain.select-2"}) {
+    INFO(job);
+    CHECK(jobs.at(job).at("state") == "completed");
+  }
+  CHECK(jobs.at("pretrain.rung-2.1").at("parameters") == jobs.at("pretrain.4").at("parameters"));
+  CHECK(jobs.at("pretrain.rung-2.2").at("parameters") == jobs.at("pretrain.3").at("parameters"));
+}
+
 TEST_CASE("a failed job takes those that need it out of the queue, and resume goes on") {
   NEEDS_SLURM();
   OnCluster on(R"(recipe: 1
