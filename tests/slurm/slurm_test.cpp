@@ -332,14 +332,37 @@ TEST_CASE("a training whose node is lost goes on elsewhere") {
   CHECK(on.attempts() >= least);
 }
 
-TEST_CASE("a controller that is killed within a second of a start changes nothing") {
+TEST_CASE("a controller that is killed changes nothing") {
   NEEDS_SLURM();
-  OnCluster on(training());
-  REQUIRE(on.submit().status == 0);
-  on.attempt_at_step(1);
-  on.cluster.kill("slurmctld");
-  on.cluster.start_controller();
-  check_same(on);
+  const int steps = 40;
+  OnCluster on(training(steps));
+  SECTION("within a second of a start") {
+    REQUIRE(on.submit().status == 0);
+    on.attempt_at_step(1);
+    on.cluster.kill("slurmctld");
+    on.cluster.start_controller();
+  }
+  SECTION("while a job waits for another") {
+    REQUIRE(on.cluster.run({"scontrol", "update", "PartitionName=low", "State=DOWN"}).status == 0);
+    REQUIRE(on.submit().status == 0);
+    std::this_thread::sleep_for(7s);  // what it has not yet written to its disk would be lost
+    on.cluster.kill("slurmctld");
+    on.cluster.start_controller();
+    CHECK(on.state("pretrain") == "queued");
+    REQUIRE(on.cluster.run({"scontrol", "update", "PartitionName=low", "State=UP"}).status == 0);
+  }
+  SECTION("before the submission, and back during it") {
+    on.cluster.kill("slurmctld");
+    std::thread back([&] {
+      std::this_thread::sleep_for(1s);
+      on.cluster.start_controller();
+    });
+    const test::Finished submitted = on.submit();
+    back.join();
+    INFO(submitted.err);
+    REQUIRE(submitted.status == 0);
+  }
+  check_same(on, steps);
 }
 
 TEST_CASE("answers of sbatch that get lost make no job twice") {
