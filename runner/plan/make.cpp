@@ -129,6 +129,7 @@ class Maker {
     for (Job& one : plan.jobs) {
       if (one.spec.stage == halving_->stage) points.push_back(&one);
     }
+    report_unmeasured(plan, points, faults);
     Halved halved = halve(points, *halving_, faults);
     winner_ = halved.winner;
     if (winner_.empty()) return plan;
@@ -151,6 +152,28 @@ class Maker {
         name += "." + std::string(width - number.size(), '0') + number;
       }
       names_.push_back(std::move(name));
+    }
+  }
+
+  /// Better told now than after the first rung has been trained.
+  void report_unmeasured(const Plan& plan, const std::vector<Job*>& points, stages::Faults& faults) const {
+    const auto keeps_none = [](const nlohmann::json& kept) { return kept.is_number() && kept == 0; };
+    for (const Job* point : points) {
+      std::string without;
+      const nlohmann::json& examples = point->spec.config.at("data").at("examples");
+      if (!examples.at("files").empty() && keeps_none(examples.at("validation"))) without = point->spec.stage;
+      for (const Link& link : point->links) {
+        if (!link.pointer.starts_with("/data/tokens")) continue;
+        const nlohmann::json& source = plan.find(link.job)->spec.config;
+        const nlohmann::json kept = source.contains("validation") ? source["validation"] : nlohmann::json::object();
+        without = keeps_none(kept.value("fraction", nlohmann::json())) ? plan.find(link.job)->spec.stage : "";
+        if (without.empty()) break;  // one source that has some is enough
+      }
+      if (without.empty()) continue;
+      faults.push_back({halving_->mark, "sweep.halving",
+                        "selects by validation loss, and stage `" + without + "` keeps no text for validation",
+                        "give that stage a `validation` share above 0"});
+      return;
     }
   }
 

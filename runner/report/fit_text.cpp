@@ -10,7 +10,9 @@ std::vector<std::optional<stages::Fit>> fits(const plan::Plan& plan) {
   std::vector<std::optional<stages::Fit>> fits;
   for (const plan::Job& job : plan.jobs) {
     const stages::StageDescriptor* const kind = stages::find_kind(job.spec.kind);
-    fits.push_back(kind->fit == nullptr ? std::nullopt : kind->fit(job.spec.config, job.spec.resources));
+    // Of which point a later rung's job will be is not known.
+    const bool is_known = kind->fit != nullptr && !job.choice;
+    fits.push_back(is_known ? kind->fit(job.spec.config, job.spec.resources) : std::nullopt);
   }
   return fits;
 }

@@ -238,6 +238,9 @@ TEST_CASE("a halving that cannot be planned is a fault") {
   CHECK_THAT(fault(halved("", "[2]", "  zip: [{stages.pretrain.steps: [0], stages.pretrain.tokens: [999]}]\n")),
              Contains("whose length is not given in steps"));
   CHECK_THAT(fault(halved("", "[2]", "  stages.pretrain.until: [1]\n")), Contains("is of a stage with `until`"));
+  std::string unmeasured = halved("  corpus: {kind: tokenize, input: a.txt}\n", "[2]");
+  unmeasured.replace(unmeasured.find("tokens: a.txt"), 13, "tokens: \"${stages.corpus.tokens}\"");
+  CHECK_THAT(fault(unmeasured), Contains("stage `corpus` keeps no text for validation"));
   std::string alone = halved();
   alone.replace(alone.find("samples: 10"), 11, "samples: 1");
   CHECK_THAT(fault(alone), Contains("has one point of stage `pretrain`"));
