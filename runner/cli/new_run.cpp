@@ -5,9 +5,12 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "runner/cli/repository.h"
 #include "runner/journal/provenance.h"
+#include "runner/launch/environment.h"
 #include "runner/launch/machine.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/io/processor.h"
 #include "stages/shared/yaml/parse.h"
 
 namespace braise::cli {
@@ -33,6 +36,9 @@ journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& pla
   provenance.sources = planned.document.sources;
   provenance.overrides = recipe.overrides;
   provenance.environment = planned.made.first.environment;
+  provenance.kept_environment = launch::kept_environment();
+  provenance.processor = io::processor_model();
+  provenance.repository = repository_of(recipe.recipe);
   const journal::RunFiles files = {planned.document.sources.front().text, yaml::to_text(planned.made.first.resolved),
                                    planned.made.plan.to_json().dump(1) + "\n", journal::provenance_text(provenance)};
   return journal::RunDirectory::create(runs, planned.made.plan.recipe_name, files);

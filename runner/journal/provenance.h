@@ -3,12 +3,22 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "runner/plan/plan.h"
 
 namespace braise::journal {
+
+/// The git repository of a recipe.
+struct Repository {
+  std::string root;    ///< its folder
+  std::string commit;  ///< that is checked out
+  std::string diff;    ///< of tracked files to that commit; at most kMaximalDiff bytes
+  bool diff_is_cut = false;
+};
+inline constexpr std::size_t kMaximalDiff = 1 << 20;
 
 /// What provenance.json tells besides what it finds out itself (time, working directory, host, build).
 struct Provenance {
@@ -18,6 +28,9 @@ struct Provenance {
   std::vector<recipe::Source> sources;
   recipe::Overrides overrides;
   std::map<std::string, std::string> environment;  ///< what the recipe lists under `env`
+  std::vector<std::string> kept_environment;       ///< what else of it workers see, as "NAME=value"
+  std::string processor;                           ///< its model; empty: not known
+  std::optional<Repository> repository;
 };
 
 /// The text of provenance.json; schema: schemas/provenance.schema.json.

@@ -6,9 +6,11 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <type_traits>
 
 #include "kernels/core/error.h"
+#include "stages/shared/io/processor.h"
 #include "stages/shared/machine/gemm.h"
 
 namespace braise::check {
@@ -22,17 +24,14 @@ nlohmann::json describe_host() {
 
   char name[256] = {};
   if (::gethostname(name, sizeof name - 1) != 0) core::fail_errno("cannot tell the host's name");
-  const hwloc_obj_t machine = hwloc_get_root_obj(raw);
-  const hwloc_obj_t package = hwloc_get_obj_by_type(raw, HWLOC_OBJ_PACKAGE, 0);
-  const char* model = package != nullptr ? hwloc_obj_get_info_by_name(package, "CPUModel") : nullptr;
-  if (model == nullptr) model = hwloc_obj_get_info_by_name(machine, "CPUModel");
+  const std::string model = io::processor_model();
   return {{"host", name},
           {"cores", hwloc_get_nbobjs_by_type(raw, HWLOC_OBJ_CORE)},
           {"hardware_threads", hwloc_get_nbobjs_by_type(raw, HWLOC_OBJ_PU)},
           // Not hwloc's: its sum over NUMA nodes misses memory that a virtual machine was given later.
           {"memory_bytes", static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                                static_cast<std::uint64_t>(::sysconf(_SC_PAGE_SIZE))},
-          {"cpu_model", model != nullptr ? nlohmann::json(model) : nlohmann::json()},
+          {"cpu_model", model.empty() ? nlohmann::json() : nlohmann::json(model)},
           {"instruction_set", machine::instruction_set()}};
 }
 

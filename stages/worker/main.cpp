@@ -49,7 +49,7 @@ int main(int argc, char** argv) {
     app.add_option("job", job_file, "<run>/jobs/<job>/job.yaml")->required();
     app.add_option("--attempt", attempt_dir, "<run>/jobs/<job>/attempts/<number>-<token>, an existing folder")
         ->required();
-    app.set_version_flag("--version", worker::versions());
+    app.set_version_flag("--version", worker::versions().dump());
     try {
       app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

@@ -20,6 +20,7 @@
 #include "stages/registry.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/io/processor.h"
 #include "stages/worker/agreement.h"
 #include "stages/worker/context.h"
 #include "stages/worker/failure.h"
@@ -101,6 +102,7 @@ void Session::run(int provided_level) {
   const std::string tier(core::name(linear::settle_tier()));
   log_->info("instruction-set tier " + tier);
   const std::vector<std::string> tiers = comm_->all_gather(tier);
+  const std::vector<std::string> processors = comm_->all_gather(io::processor_model());
   if (rank_ == 0) {
     journal_.emplace(attempt_, job_.job);
     nlohmann::json hosts = nlohmann::json::array(), pids = nlohmann::json::array();
@@ -108,11 +110,18 @@ void Session::run(int provided_level) {
       hosts.push_back(facts.host);
       pids.push_back(facts.pid);
     }
-    journal_->append("worker_started", {{"ranks", comm_->size()},
-                                        {"hosts", hosts},
-                                        {"pids", pids},
-                                        {"tiers", tiers},
-                                        {"threads", job_.resources.threads}});
+    nlohmann::json started = {{"ranks", comm_->size()},
+                              {"hosts", hosts},
+                              {"pids", pids},
+                              {"tiers", tiers},
+                              {"threads", job_.resources.threads},
+                              {"processors", processors},
+                              {"versions", versions()}};
+    // Of a job in Slurm, what its accounting knows it by.
+    const char* const slurm_job = std::getenv("SLURM_JOB_ID");
+    const char* const slurm_nodes = std::getenv("SLURM_JOB_NODELIST");
+    if (slurm_job != nullptr && slurm_nodes != nullptr) started["slurm"] = {{"job", slurm_job}, {"nodes", slurm_nodes}};
+    journal_->append("worker_started", std::move(started));
   }
   finish(work());
   comm_.reset();

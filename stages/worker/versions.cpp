@@ -2,8 +2,9 @@
 #include "stages/worker/versions.h"
 
 #include <H5public.h>
-#include <dnnl_version.h>
+#include <dnnl.h>
 #include <elf.h>
+#include <gnu/libc-version.h>
 #include <link.h>
 #include <mpi.h>
 
@@ -16,7 +17,8 @@
 namespace braise::worker {
 namespace {
 
-std::string dotted(int major, int minor, int patch) {
+template <class Number>
+std::string dotted(Number major, Number minor, Number patch) {
   return std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(patch);
 }
 
@@ -44,19 +46,27 @@ int find_build_id(dl_phdr_info* object, std::size_t, void* result) {
 
 }  // namespace
 
-std::string versions() {
-  return nlohmann::json{{"braise", stages::version()},
-                        {"mpi", "Open MPI " + dotted(OMPI_MAJOR_VERSION, OMPI_MINOR_VERSION, OMPI_RELEASE_VERSION)},
-                        {"hdf5", dotted(H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE)},
-                        {"onednn", dotted(DNNL_VERSION_MAJOR, DNNL_VERSION_MINOR, DNNL_VERSION_PATCH)}}
-      .dump();
+nlohmann::json versions() {
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+  const dnnl_version_t& onednn = *dnnl_version();
+  // "Open MPI v4.1.4, package: ...": the rest names who built it.
+  char mpi[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  MPI_Get_library_version(mpi, &length);
+  const std::string of_mpi(mpi, static_cast<std::size_t>(length));
+  return {{"braise", stages::version()},
+          {"mpi", of_mpi.substr(0, of_mpi.find_first_of(",\n"))},
+          {"hdf5", dotted(major, minor, release)},
+          {"onednn", dotted(onednn.major, onednn.minor, onednn.patch)},
+          {"glibc", gnu_get_libc_version()}};
 }
 
 std::string build_identity() {
   std::string id;
   dl_iterate_phdr(find_build_id, &id);
   if (id.empty()) throw core::Error("this program was linked without a build id, so ranks cannot be compared");
-  return id + versions();
+  return id + versions().dump();
 }
 
 }  // namespace braise::worker

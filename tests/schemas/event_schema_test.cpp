@@ -145,6 +145,12 @@ TEST_CASE("a run's provenance is as its schema says") {
   provenance.sources.back().path = "r.yaml";
   provenance.overrides = {{"vars.width=1"}, {"v.yaml"}};
   provenance.environment = {{"DATA", "/data"}};
+  provenance.kept_environment = {"LANG=C", "A=b=c", "EMPTY="};
+  const json bare = json::parse(journal::provenance_text(provenance));
+  CHECK(is_valid("provenance.schema.json", bare));
+  CHECK_FALSE(bare.contains("repository"));
+  CHECK(bare.at("kept_environment") == json{{"LANG", "C"}, {"A", "b=c"}, {"EMPTY", ""}});
+  provenance.repository = journal::Repository{"/home/a", std::string(40, 'c'), "+seed: \xff", true};
   const json text = json::parse(journal::provenance_text(provenance));
   INFO(text.dump(2));
   CHECK(is_valid("provenance.schema.json", text));

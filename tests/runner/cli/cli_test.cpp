@@ -216,6 +216,40 @@ TEST_CASE("run, run again, change, run again") {
   CHECK(runs.size() == 3);
 }
 
+TEST_CASE("a run records the repository of its recipe, and runs nothing that it names") {
+  const Small small;
+  const auto git = [&](Words arguments) {
+    Words words = {"/usr/bin/git", "-C", small.folder.path(), "-c", "user.name=a", "-c", "user.email=a@example.org"};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    const test::Finished finished = test::run_program(words);
+    INFO(finished.err);
+    REQUIRE(finished.status == 0);
+    return finished.out;
+  };
+  if (!fs::exists("/usr/bin/git")) {
+    WARN("skipped: there is no git");
+    return;
+  }
+  git({"init", "--quiet"});
+  git({"add", "small.yaml"});
+  git({"commit", "--quiet", "-m", "first"});
+  const fs::path trap =
+      small.folder.write("trap.sh", "#!/bin/sh\ntouch " + (small.folder.path() / "ran").string() + "\n");
+  fs::permissions(trap, fs::perms::owner_all);
+  git({"config", "diff.external", trap});
+  git({"config", "core.fsmonitor", trap});
+  small.folder.write("small.yaml", std::string(kSmall) + "# later\n");
+  const test::Finished finished = small.run();
+  INFO(finished.err);
+  REQUIRE(finished.status == 0);
+  CHECK_FALSE(fs::exists(small.folder.path() / "ran"));
+  const auto provenance =
+      nlohmann::json::parse(io::read_file(fs::path(last_line(finished.out)) / "provenance.json")).at("repository");
+  CHECK(provenance.at("commit").get<std::string>() + "\n" == git({"rev-parse", "HEAD"}));
+  CHECK_THAT(provenance.at("diff"), Catch::Contains("+# later"));
+  CHECK(provenance.at("diff_is_cut") == false);
+}
+
 TEST_CASE("a failed job stops what depends on it and nothing else; logs and status tell why; resume goes on") {
   Small small(
       "recipe: 1\nname: small\nresources: {host_memory: 64MiB}\nstages:\n"

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runner/cli/repository.h"
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "kernels/core/error.h"
+#include "runner/launch/command.h"
+#include "runner/launch/environment.h"
+
+namespace braise::cli {
+namespace {
+namespace fs = std::filesystem;
+
+/// A repository that takes longer to look at is left out, rather than a run held up.
+constexpr std::chrono::seconds kPatience{10};
+
+/// What git prints; nothing where it fails.
+std::optional<std::string> ask(const fs::path& git, const fs::path& folder, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(),
+                   {"--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"});
+  try {
+    const launch::CommandResult result =
+        launch::run_command(git, arguments, launch::kept_environment(), folder, kPatience);
+    if (result.status == 0) return result.out;
+  } catch (const core::Error&) {
+    // A git that cannot be started tells nothing.
+  }
+  return std::nullopt;
+}
+
+std::string without_line_end(std::string text) {
+  if (text.ends_with('\n')) text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+std::optional<journal::Repository> repository_of(const fs::path& recipe) {
+  const fs::path git = launch::find_on_path("git");
+  if (git.empty()) return std::nullopt;
+  const fs::path folder = fs::absolute(recipe).parent_path();
+  const auto root = ask(git, folder, {"rev-parse", "--show-toplevel"});
+  const auto commit = ask(git, folder, {"rev-parse", "--verify", "HEAD"});
+  const auto diff = ask(git, folder, {"diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"});
+  if (!root || !commit || !diff) return std::nullopt;
+  journal::Repository repository{without_line_end(*root), without_line_end(*commit), *diff, false};
+  if (repository.diff.size() > journal::kMaximalDiff) {
+    repository.diff.resize(journal::kMaximalDiff);
+    repository.diff_is_cut = true;
+  }
+  return repository;
+}
+
+}  // namespace braise::cli
