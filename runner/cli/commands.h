@@ -58,6 +58,9 @@ int logs(const std::string& run, const std::filesystem::path& runs, const LogArg
 
 /// With `kill`, the ranks are ended at once; else they checkpoint first.
 int cancel(const std::string& run, const std::filesystem::path& runs, bool kill);
+/// One file of a run: `to`, or the run's name in this folder. Without `checkpoints`, without their tensors.
+int archive(const std::string& run, const std::filesystem::path& runs, const std::string& to, bool checkpoints);
+int unpack(const std::string& file, const std::filesystem::path& runs);
 int clean(const std::vector<std::string>& names, const std::filesystem::path& runs, bool dry_run);
 
 // What works on the files that jobs leave is done by `braise-worker tool`, in the place of this process. A target is a

@@ -42,6 +42,9 @@ void print_faults(const stages::Faults& faults, bool json);
 /// The run that the user named, after a sweep of what killed commands left. Errors: UsageError.
 journal::RunDirectory find_run(const std::string& run, const std::filesystem::path& runs);
 
+/// Errors: UsageError where somebody runs the run, or Slurm has a job of it.
+void refuse_in_use(const journal::RunDirectory& run);
+
 /// braise-worker, which lies beside this program. Errors: core::Error where it does not.
 std::filesystem::path worker_program();
 

@@ -26,7 +26,8 @@ struct Arguments {
   std::string group;
   std::string target, other_target, to, dtype;
   bool verify = false;
-  bool json = false, dot = false, fresh = false, fit = false, now = false, dry_run = false, reference = false;
+  bool json = false, dot = false, fresh = false, fit = false, now = false, dry_run = false, reference = false,
+       checkpoints = false;
 };
 
 void add_recipe(CLI::App& command, Arguments& a) {
@@ -183,6 +184,19 @@ void add_commands(CLI::App& app, Arguments& a, int& result) {
   clean->add_flag("--dry-run", a.dry_run, "Only tells what would be removed");
   add_example(*clean, "braise clean quickstart-20260131-120000-3fa9c1");
   clean->callback([&] { result = cli::clean(a.run_names, a.runs, a.dry_run); });
+
+  auto* archive = app.add_subcommand("archive", "Makes one file of a run: a tar archive, compressed by zstd");
+  add_run(*archive, a);
+  archive->add_option("--to", a.to, "The file to make; by default the run's name with .tar.zst, in this folder");
+  archive->add_flag("--checkpoints", a.checkpoints, "With the tensors of checkpoints, not their manifests alone");
+  add_example(*archive, "braise archive latest --to quickstart.tar.zst");
+  archive->callback([&] { result = cli::archive(a.run_name, a.runs, a.to, a.checkpoints); });
+
+  auto* unpack = app.add_subcommand("unpack", "Makes a run's folder of its archive, among the other runs");
+  unpack->add_option("file", a.target, "What `braise archive` made")->required();
+  add_runs(*unpack, a);
+  add_example(*unpack, "braise unpack quickstart.tar.zst");
+  unpack->callback([&] { result = cli::unpack(a.target, a.runs); });
 
   auto* inspect = app.add_subcommand("inspect", "Shows what a checkpoint, a weight file or a token file holds");
   add_target(*inspect, a);

@@ -95,20 +95,24 @@ int points(const std::string& name, const fs::path& runs, const report::Ranking&
   return kSuccess;
 }
 
+void refuse_in_use(const journal::RunDirectory& run) {
+  if (const auto holder = run.holder()) {
+    throw UsageError(run.id() + " is running (process " + std::to_string(holder->pid) + " on " + holder->host +
+                     "); `braise cancel " + run.id() + "` stops it");
+  }
+  for (const launch::slurm::QueueEntry& entry : report::ask_queue(run).entries) {
+    if (!entry.is_alive()) continue;
+    throw UsageError(run.id() + " is in Slurm's hands (job " + entry.id + "); `braise cancel " + run.id() +
+                     "` takes it out");
+  }
+}
+
 int clean(const std::vector<std::string>& names, const fs::path& runs, bool dry_run) {
   // All names are looked up first: a wrong one removes nothing.
   std::vector<journal::RunDirectory> chosen;
   for (const std::string& name : names) {
     journal::RunDirectory run = find_run(name, runs);
-    if (const auto holder = run.holder()) {
-      throw UsageError(run.id() + " is running (process " + std::to_string(holder->pid) + " on " + holder->host +
-                       "); `braise cancel " + run.id() + "` stops it");
-    }
-    for (const launch::slurm::QueueEntry& entry : report::ask_queue(run).entries) {
-      if (!entry.is_alive()) continue;
-      throw UsageError(run.id() + " is in Slurm's hands (job " + entry.id + "); `braise cancel " + run.id() +
-                       "` takes it out");
-    }
+    refuse_in_use(run);
     chosen.push_back(std::move(run));
   }
   for (const journal::RunDirectory& run : chosen) {

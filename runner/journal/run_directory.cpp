@@ -27,7 +27,6 @@ namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 namespace {
 
-constexpr const char* kNewPrefix = ".new-";
 constexpr std::size_t kMaxNamed = 10;  // runs that a message lists
 
 /// A lock that is being looked at, or that sweep() holds, is free again in a moment: so long it is tried.

@@ -11,6 +11,9 @@
 
 namespace braise::journal {
 
+/// How the names of folders begin that will be run directories once they are whole; sweep() removes those nobody holds.
+inline constexpr char kNewPrefix[] = ".new-";
+
 /// What a run directory is made with.
 struct RunFiles {
   std::string recipe;      ///< recipe.yaml, as given

@@ -250,6 +250,25 @@ TEST_CASE("a run records the repository of its recipe, and runs nothing that it 
   CHECK(provenance.at("diff_is_cut") == false);
 }
 
+TEST_CASE("a run becomes one file, and that file the run again elsewhere") {
+  const Small small;
+  REQUIRE(small.run().status == 0);
+  const std::string runs = small.runs, file = small.folder.path() / "small.tar.zst",
+                    other = small.folder.path() / "other";
+  CHECK_THAT(braise({"archive", "latest", "--runs", runs, "--to", file}).out, Catch::Contains("small.tar.zst: "));
+  const test::Finished again = braise({"archive", "latest", "--runs", runs, "--to", file});
+  CHECK(again.status == 2);
+  CHECK_THAT(again.err, Catch::Contains("is there already"));
+  const test::Finished unpacked = braise({"unpack", file, "--runs", other});
+  INFO(unpacked.err);
+  REQUIRE(unpacked.status == 0);
+  CHECK(status_of(last_line(unpacked.out)).at("state") == "completed");
+  CHECK(braise({"unpack", file, "--runs", other}).status == 2);
+  CHECK(braise({"unpack", small.recipe, "--runs", other}).status == 2);
+  CHECK(braise({"unpack", "absent", "--runs", other}).status == 2);
+  CHECK(entries(other) == 1);
+}
+
 TEST_CASE("a failed job stops what depends on it and nothing else; logs and status tell why; resume goes on") {
   Small small(
       "recipe: 1\nname: small\nresources: {host_memory: 64MiB}\nstages:\n"
