@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +33,14 @@ int run(const RecipeArguments& recipe, const std::filesystem::path& runs, const 
 int resume(const std::string& run, const std::filesystem::path& runs, const RunArguments& arguments,
            const std::filesystem::path& site);
 int resubmit(const journal::RunDirectory& run, const std::filesystem::path& site);
+
+struct RerunArguments {
+  std::optional<std::int64_t> until;  ///< the step of the one training to stop at
+  int workers = 0;                    ///< of every job; 0: as many as it had
+  std::filesystem::path in;           ///< the folder for the new run; empty: that of the runs
+};
+/// Repeats a run, or an archive of one, and compares as it goes: success where what comes out is identical to the bit.
+int rerun(const std::string& run, const std::filesystem::path& runs, const RerunArguments& arguments);
 
 struct SubmitArguments {
   std::filesystem::path site;  ///< empty: the user's, else the defaults

@@ -14,6 +14,7 @@ using namespace braise;
 struct Arguments {
   cli::RecipeArguments recipe;
   cli::RunArguments run;
+  cli::RerunArguments rerun;
   cli::SubmitArguments submit;
   cli::LogArguments log;
   report::Ranking ranking;
@@ -117,6 +118,16 @@ void add_commands(CLI::App& app, Arguments& a, int& result) {
   resume->add_option("--site", a.site, "Another site file, for a run that was submitted to Slurm");
   add_example(*resume, "braise resume latest");
   resume->callback([&] { result = cli::resume(a.run_name, a.runs, a.run, a.site); });
+
+  auto* rerun = app.add_subcommand("rerun", "Repeats a run and tells whether the same bits come out");
+  rerun->add_option("run", a.run_name, "A run as elsewhere, or an archive of one")->required();
+  add_runs(*rerun, a);
+  rerun->add_option("--until", a.rerun.until, "Stops after this step of the training")->check(CLI::PositiveNumber);
+  rerun->add_option("--workers", a.rerun.workers, "Workers of every job; by default as many as it had")
+      ->check(CLI::PositiveNumber);
+  rerun->add_option("--in", a.rerun.in, "The folder for the new run; by default that of --runs");
+  add_example(*rerun, "braise rerun latest --workers 1");
+  rerun->callback([&] { result = cli::rerun(a.run_name, a.runs, a.rerun); });
 
   auto* submit =
       app.add_subcommand("submit", "Gives a recipe's jobs to Slurm; prints the run's folder as its last line");

@@ -26,18 +26,23 @@ std::vector<std::string> own_command() {
   return words;
 }
 
-journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& planned,
-                               const std::filesystem::path& runs) {
+journal::Provenance own_provenance() {
   const launch::Machine machine = launch::this_machine();
   journal::Provenance provenance;
   provenance.command = own_command();
   provenance.cores = static_cast<int>(machine.cores.size());
   provenance.memory_bytes = machine.memory_bytes;
+  provenance.kept_environment = launch::kept_environment();
+  provenance.processor = io::processor_model();
+  return provenance;
+}
+
+journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& planned,
+                               const std::filesystem::path& runs) {
+  journal::Provenance provenance = own_provenance();
   provenance.sources = planned.document.sources;
   provenance.overrides = recipe.overrides;
   provenance.environment = planned.made.first.environment;
-  provenance.kept_environment = launch::kept_environment();
-  provenance.processor = io::processor_model();
   provenance.repository = repository_of(recipe.recipe);
   const journal::RunFiles files = {planned.document.sources.front().text, yaml::to_text(planned.made.first.resolved),
                                    planned.made.plan.to_json().dump(1) + "\n", journal::provenance_text(provenance)};

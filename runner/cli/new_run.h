@@ -5,12 +5,16 @@
 #include <vector>
 
 #include "runner/cli/common.h"
+#include "runner/journal/provenance.h"
 #include "runner/journal/run_directory.h"
 
 namespace braise::cli {
 
 /// This process's command line.
 std::vector<std::string> own_command();
+
+/// What provenance.json tells of this machine and this process.
+journal::Provenance own_provenance();
 
 /// Makes the run directory of a planned recipe, with its provenance.
 journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& planned,

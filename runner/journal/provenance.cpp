@@ -51,6 +51,7 @@ std::string provenance_text(const Provenance& provenance) {
                           {"diff", provenance.repository->diff},
                           {"diff_is_cut", provenance.repository->diff_is_cut}};
   }
+  if (!provenance.rerun_of.empty()) text["rerun_of"] = provenance.rerun_of;
   // File names may hold any bytes: what is not UTF-8 is replaced.
   return text.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }

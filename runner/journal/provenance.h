@@ -31,6 +31,7 @@ struct Provenance {
   std::vector<std::string> kept_environment;       ///< what else of it workers see, as "NAME=value"
   std::string processor;                           ///< its model; empty: not known
   std::optional<Repository> repository;
+  std::string rerun_of;  ///< the folder of the run that is repeated; empty: none
 };
 
 /// The text of provenance.json; schema: schemas/provenance.schema.json.

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "kernels/core/error.h"
+#include "runner/journal/job_attempts.h"
 #include "runner/report/format.h"
 #include "runner/report/plan_text.h"
 
@@ -16,48 +16,6 @@ namespace braise::report {
 namespace {
 namespace fs = std::filesystem;
 using telemetry::MetricValue;
-
-/// Finds the attempts that did a job, wherever it was done.
-class Attempts {
- public:
-  Attempts(const RunStatus& status, const journal::RunDirectory& run) : run_(run) { runs_[run.id()] = status.journal; }
-
-  /// Oldest first; none where the job has not begun, or the run that did it is gone.
-  std::vector<fs::path> of(const std::string& job) {
-    std::string run = run_.id(), name = job;
-    std::set<std::string> seen;  // a damaged journal may lead round in a circle
-    while (seen.insert(run + "/" + name).second) {
-      const journal::JobRecord* record = journal_of(run).find(name);
-      if (record == nullptr) return {};
-      if (record->state != journal::JobState::reused) {
-        std::vector<fs::path> folders;
-        for (const journal::AttemptRecord& attempt : record->attempts) {
-          folders.push_back(run_.runs_dir() / run / attempt.name.path());
-        }
-        return folders;
-      }
-      run = record->from_run;
-      name = record->from_job;
-    }
-    return {};
-  }
-
- private:
-  const journal::RunState& journal_of(const std::string& run) {
-    const auto [known, is_new] = runs_.try_emplace(run);
-    if (is_new) {
-      try {
-        known->second = journal::replay(journal::RunDirectory::open(run_.runs_dir() / run));
-      } catch (const core::Error&) {
-        // It was removed: what it told of its jobs is gone with it.
-      }
-    }
-    return known->second;
-  }
-
-  const journal::RunDirectory& run_;
-  std::map<std::string, journal::RunState> runs_;
-};
 
 bool is_better(double a, double b, bool highest) {
   if (std::isnan(a) || std::isnan(b)) return !std::isnan(a) && std::isnan(b);
@@ -81,7 +39,7 @@ nlohmann::json value_json(const std::optional<MetricValue>& value) {
 
 /// The points of one metric.
 std::vector<Point> points_of(const std::string& metric, const RunStatus& status, const journal::RunDirectory& run,
-                             bool highest, Attempts& attempts) {
+                             bool highest, journal::JobAttempts& attempts) {
   std::vector<Point> points;
   std::set<std::string> telling;
   for (const plan::Job& job : status.plan.jobs) {
@@ -128,7 +86,7 @@ const Point* Points::best() const {
 }
 
 Points read_points(const RunStatus& status, const journal::RunDirectory& run, const Ranking& ranking) {
-  Attempts attempts(status, run);
+  journal::JobAttempts attempts(run, status.journal);
   Points result{ranking.metric, ranking, {}};
   if (!ranking.metric.empty()) {
     result.points = points_of(ranking.metric, status, run, ranking.highest, attempts);

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <bit>
-#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -11,7 +9,7 @@
 #include "kernels/core/error.h"
 #include "stages/shared/checkpoint/checkpoint.h"
 #include "stages/shared/checkpoint/digest.h"
-#include "stages/shared/io/json_lines.h"
+#include "stages/shared/telemetry/losses.h"
 #include "stages/tools/target.h"
 #include "stages/tools/tools.h"
 #include "stages/tools/values.h"
@@ -20,47 +18,6 @@ namespace braise::tools {
 namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-/// How a loss of metrics.jsonl stands there to the bit.
-constexpr char kLossBits[] = "loss_bits";
-constexpr char kLoss[] = "loss";
-constexpr char kStep[] = "step";
-constexpr char kResumeStep[] = "resume_step";
-
-struct Loss {
-  std::uint64_t bits = 0;
-  bool operator==(const Loss&) const = default;
-};
-
-std::string loss_text(Loss loss) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.17g (%016llx)", std::bit_cast<double>(loss.bits),
-                static_cast<unsigned long long>(loss.bits));
-  return text;
-}
-
-/// The losses by step of a job, from the lines of its attempts that hold: a line with resume_step voids what was told
-/// before of later steps.
-std::map<std::int64_t, Loss> losses_of(const std::vector<fs::path>& latest_first) {
-  std::map<std::int64_t, Loss> losses;
-  for (auto attempt = latest_first.rbegin(); attempt != latest_first.rend(); ++attempt) {
-    const fs::path path = *attempt / "metrics.jsonl";
-    if (!fs::exists(path)) continue;
-    for (const json& line : io::read_json_lines(path).objects) {
-      if (line.contains(kResumeStep) && line[kResumeStep].is_number_integer())
-        losses.erase(losses.upper_bound(line[kResumeStep].get<std::int64_t>()), losses.end());
-      if (!line.contains(kStep) || !line[kStep].is_number_integer() || !line.contains(kLoss)) continue;
-      Loss loss;
-      const std::string bits = line.value(kLossBits, json("")).is_string() ? line.value(kLossBits, "") : "";
-      if (bits.size() != 16 || std::from_chars(bits.data(), bits.data() + 16, loss.bits, 16).ptr != bits.data() + 16) {
-        throw BadInput(path.string() + " has a loss without its bits (" + kLossBits + "), at step " +
-                       line[kStep].dump());
-      }
-      losses[line[kStep].get<std::int64_t>()] = loss;
-    }
-  }
-  return losses;
-}
 
 /// How far apart two numbers are, in representable numbers between them: of a dtype's own.
 double ulps(core::Dtype dtype, std::span<const std::byte> a, std::span<const std::byte> b, std::size_t index) {
@@ -130,7 +87,11 @@ bool same_tensors(const checkpoint::Checkpoint& a, const checkpoint::Checkpoint&
     } else if (of_a->dtype != of_b->dtype || of_a->shape != of_b->shape) {
       std::printf("  %s: %s against %s\n", path.c_str(), type_text(*of_a).c_str(), type_text(*of_b).c_str());
     } else {
-      print_difference(a, b, path);
+      try {
+        print_difference(a, b, path);
+      } catch (const core::Error& error) {
+        std::printf("  %s differs; by how much cannot be told: %s\n", path.c_str(), error.what());
+      }
     }
   }
   if (different > 1) std::printf("  and %zu more tensors differ\n", different - 1);
@@ -160,12 +121,16 @@ std::map<std::int64_t, fs::path> checkpoints_of(const std::vector<fs::path>& att
 }
 
 int compare_jobs(const fs::path& name_a, const std::vector<fs::path>& a, const fs::path& name_b,
-                 const std::vector<fs::path>& b) {
-  const std::map<std::int64_t, Loss> losses_a = losses_of(a), losses_b = losses_of(b);
-  if (losses_a.empty() && losses_b.empty()) {
-    const std::map<std::int64_t, fs::path> none;
-    if (checkpoints_of(a).empty() || checkpoints_of(b).empty())
-      throw BadInput("there is neither a loss nor a checkpoint in both to compare");
+                 const std::vector<fs::path>& b, std::optional<std::int64_t> through_step) {
+  telemetry::Losses losses_a = telemetry::losses_of(a), losses_b = telemetry::losses_of(b);
+  std::map<std::int64_t, fs::path> saved_a = checkpoints_of(a), saved_b = checkpoints_of(b);
+  if (losses_a.empty() && losses_b.empty() && (saved_a.empty() || saved_b.empty()))
+    throw BadInput("there is neither a loss nor a checkpoint in both to compare");
+  if (through_step) {
+    for (telemetry::Losses* losses : {&losses_a, &losses_b})
+      losses->erase(losses->upper_bound(*through_step), losses->end());
+    for (auto* saved : {&saved_a, &saved_b}) saved->erase(saved->upper_bound(*through_step), saved->end());
+    if (losses_a.empty() || losses_b.empty()) losses_a = losses_b = {};
   }
   int result = kSuccess;
   std::int64_t through = 0;
@@ -177,7 +142,7 @@ int compare_jobs(const fs::path& name_a, const std::vector<fs::path>& a, const f
   }
   if (at_a != losses_a.end() && at_b != losses_b.end() && at_a->first == at_b->first) {
     std::printf("the losses differ from step %lld on: %s against %s\n", static_cast<long long>(at_a->first),
-                loss_text(at_a->second).c_str(), loss_text(at_b->second).c_str());
+                at_a->second.text().c_str(), at_b->second.text().c_str());
     result = kBad;
   } else if (at_a != losses_a.end() || at_b != losses_b.end()) {
     const bool a_goes_on = at_a != losses_a.end() && (at_b == losses_b.end() || at_a->first < at_b->first);
@@ -187,13 +152,13 @@ int compare_jobs(const fs::path& name_a, const std::vector<fs::path>& a, const f
     result = kBad;
   }
 
-  const std::map<std::int64_t, fs::path> saved_a = checkpoints_of(a), saved_b = checkpoints_of(b);
   std::size_t common = 0;
   for (const auto& [step, folder] : saved_a) {
     const auto other = saved_b.find(step);
     if (other == saved_b.end()) continue;
     ++common;
-    const checkpoint::Checkpoint of_a(folder), of_b(other->second);
+    const checkpoint::Checkpoint of_a(folder, checkpoint::Needs::kManifest);
+    const checkpoint::Checkpoint of_b(other->second, checkpoint::Needs::kManifest);
     if (of_a.weights_digest() == of_b.weights_digest() &&
         std::ranges::equal(of_a.tensors(), of_b.tensors(), {}, &checkpoint::TensorInfo::digest,
                            &checkpoint::TensorInfo::digest))
@@ -219,13 +184,13 @@ int compare_jobs(const fs::path& name_a, const std::vector<fs::path>& a, const f
 
 }  // namespace
 
-int compare(const fs::path& a, const fs::path& b) {
+int compare(const fs::path& a, const fs::path& b, std::optional<std::int64_t> through_step) {
   const auto attempts_or_checkpoint = [](const fs::path& path) {
     if (!fs::exists(path)) throw BadInput("there is no " + path.string());
     return fs::is_directory(path) ? attempts_at(path) : std::vector<fs::path>();
   };
   const std::vector<fs::path> attempts_a = attempts_or_checkpoint(a), attempts_b = attempts_or_checkpoint(b);
-  if (!attempts_a.empty() && !attempts_b.empty()) return compare_jobs(a, attempts_a, b, attempts_b);
+  if (!attempts_a.empty() && !attempts_b.empty()) return compare_jobs(a, attempts_a, b, attempts_b, through_step);
   const Target target_a = find_target(a), target_b = find_target(b);
   for (const auto& [target, path] : {std::pair(target_a, a), std::pair(target_b, b)}) {
     if (target.kind != TargetKind::kCheckpoint)

@@ -11,6 +11,7 @@ namespace {
 
 struct Arguments {
   std::string path, other, to, dtype;
+  std::optional<std::int64_t> through_step;
   bool verify = false, json = false;
 };
 
@@ -38,10 +39,11 @@ void add_tools(CLI::App& app, Arguments& a, int& result) {
   auto* compare = app.add_subcommand("compare", "Tells whether two checkpoints or runs are the same to the bit");
   compare->add_option("a", a.path)->required();
   compare->add_option("b", a.other)->required();
+  compare->add_option("--through", a.through_step);
   compare->callback([&] {
     // What cannot be read is no difference.
     try {
-      result = tools::compare(a.path, a.other);
+      result = tools::compare(a.path, a.other, a.through_step);
     } catch (const core::Error& error) {
       throw BadInput(error.what());
     }

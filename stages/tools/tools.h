@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <stdexcept>
@@ -38,7 +39,10 @@ int export_checkpoint(const std::filesystem::path& path, const std::filesystem::
 int import_weights(const std::filesystem::path& path, const std::filesystem::path& to);
 
 /// Whether two checkpoints, or two runs (jobs, attempts), are the same to the bit: success, or the first difference.
-int compare(const std::filesystem::path& a, const std::filesystem::path& b);
+/// With `through_step` later steps of runs count for nothing; where only one of them tells losses, their checkpoints
+/// decide.
+int compare(const std::filesystem::path& a, const std::filesystem::path& b,
+            std::optional<std::int64_t> through_step = std::nullopt);
 
 /// `braise-worker tool ...`: parses the arguments after that word, and does it.
 int main(int argc, const char* const* argv);

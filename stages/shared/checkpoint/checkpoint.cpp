@@ -119,7 +119,7 @@ struct Checkpoint::State {
   }
 };
 
-Checkpoint::Checkpoint(const fs::path& folder) : state_(std::make_unique<State>()) {
+Checkpoint::Checkpoint(const fs::path& folder, Needs needs) : state_(std::make_unique<State>()) {
   const fs::path path = folder / kManifestName;
   const std::string text = io::read_file(path);
   state_->folder = folder;
@@ -127,6 +127,7 @@ Checkpoint::Checkpoint(const fs::path& folder) : state_(std::make_unique<State>(
   state_->manifest = parse_manifest(text, path.string());
   state_->metadata = nlohmann::json::parse(state_->manifest.metadata);
   for (const FileRecord& file : state_->manifest.files) {
+    if (needs == Needs::kManifest) break;
     const fs::path name = folder / file.name;
     struct stat status {};
     if (::stat(name.c_str(), &status) != 0) core::fail_errno("cannot look at " + name.string());

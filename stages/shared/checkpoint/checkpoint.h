@@ -44,14 +44,17 @@ struct LinkedFile {
   std::string sha256;
 };
 
+/// What of a checkpoint must be there: kManifest alone tells its digests, and is all that a light archive has of it.
+enum class Needs : std::uint8_t { kData, kManifest };
+
 /// A finished checkpoint: a folder whose manifest is there. Its manifest is checked when it is opened, its data when
 /// they are read. Layout-free: any rank of any later layout reads any range. Threads may use it at once.
 /// Errors of all members: core::Error naming the file, and what is wrong in it.
 class Checkpoint {
  public:
   /// Reads the manifest, and checks that it is what was written, that its tensors are whole, and that the files have
-  /// the bytes they should.
-  explicit Checkpoint(const std::filesystem::path& folder);
+  /// the bytes they should, unless only the manifest is needed.
+  explicit Checkpoint(const std::filesystem::path& folder, Needs needs = Needs::kData);
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;

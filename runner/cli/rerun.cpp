@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+
+#include "kernels/core/error.h"
+#include "kernels/core/tier.h"
+#include "runner/cli/commands.h"
+#include "runner/cli/execute.h"
+#include "runner/cli/new_run.h"
+#include "runner/journal/archive.h"
+#include "runner/journal/job_attempts.h"
+#include "runner/journal/replay.h"
+#include "runner/launch/command.h"
+#include "runner/launch/environment.h"
+#include "stages/registry.h"
+#include "stages/shared/io/digest.h"
+#include "stages/shared/io/file.h"
+#include "stages/shared/telemetry/losses.h"
+
+namespace braise::cli {
+namespace {
+namespace fs = std::filesystem;
+using nlohmann::json;
+using telemetry::Losses;
+
+const json::json_pointer kTier("/numerics/tier");
+
+/// A comparison reads checkpoints of any size.
+constexpr std::chrono::hours kComparePatience{24};
+
+/// What was recorded of a job's latest attempt whose workers came to start: its worker_started event, or null.
+json worker_started(const std::vector<fs::path>& attempts) {
+  json found;
+  for (const fs::path& attempt : attempts) {
+    const fs::path job = attempt.parent_path().parent_path();
+    const std::string writer = job.filename().string() + "-" + attempt.filename().string();
+    for (const json& event : journal::read_journal_file(job.parent_path().parent_path() / "journal", writer).events) {
+      if (event.at("event") == "worker_started") found = event;
+    }
+  }
+  return found;
+}
+
+/// The run that is repeated.
+class Original {
+ public:
+  explicit Original(const journal::RunDirectory& run)
+      : run_(run), state_(journal::replay(run)), attempts_(run, state_) {}
+
+  const journal::RunDirectory& run() const { return run_; }
+  /// Oldest first.
+  std::vector<fs::path> attempts(const std::string& job) { return attempts_.of(job); }
+  json worker_started(const std::string& job) { return cli::worker_started(attempts(job)); }
+  Losses losses(const std::string& job) {
+    std::vector<fs::path> folders = attempts(job);
+    std::reverse(folders.begin(), folders.end());
+    return telemetry::losses_of(folders);
+  }
+  const journal::JobRecord* record(const std::string& job) const { return state_.find(job); }
+
+ private:
+  const journal::RunDirectory run_;
+  const journal::RunState state_;
+  journal::JobAttempts attempts_;
+};
+
+/// Inputs that are not what they were: a line each.
+std::string changed_inputs(const plan::Plan& plan) {
+  std::string text;
+  std::set<std::string> seen;
+  for (const plan::Job& job : plan.jobs) {
+    for (const stages::InputFile& input : job.spec.inputs) {
+      if (!seen.insert(input.path).second) continue;
+      if (!fs::is_regular_file(input.path)) {
+        text += "\n  " + input.path + " is not there; it had SHA-256 " + input.sha256;
+        continue;
+      }
+      const std::string now = io::digest_file(input.path).sha256;
+      if (now != input.sha256) text += "\n  " + input.path + " has SHA-256 " + now + "; it had " + input.sha256;
+    }
+  }
+  return text;
+}
+
+/// The plan on this machine and so many workers a job (0: as many as it had), on the tiers it had. Errors: UsageError
+/// naming what cannot give the same bits.
+void adapt(plan::Plan& plan, Original& original, int workers) {
+  std::string faults;
+  for (plan::Job& job : plan.jobs) {
+    stages::Resources& resources = job.spec.resources;
+    resources.workers_per_node = workers > 0 ? workers : resources.ranks();
+    resources.nodes = 1;
+    const stages::StageDescriptor* const kind = stages::find_kind(job.spec.kind);
+    if (kind == nullptr) throw UsageError("there is no stage kind " + job.spec.kind + " in this build");
+    const auto fault = [&](std::string_view pointer, const std::string& problem, const std::string& remedy) {
+      faults += "\n  " + job.spec.job + ": " + std::string(pointer) + ": " + problem + "; " + remedy;
+    };
+    if (kind->version != job.spec.kind_version) {
+      fault("",
+            "this build's stage kind " + job.spec.kind + " is version " + std::to_string(kind->version) +
+                ", which gives other outputs than version " + std::to_string(job.spec.kind_version) + " did",
+            "use the build that provenance.json names");
+    }
+    kind->check({job.spec.config, resources, fault});
+    job.estimate = kind->estimate(job.spec.config, resources, job.spec.inputs);
+    if (!job.spec.config.contains(kTier) || job.spec.config.at(kTier) != "auto") continue;
+    const json started = original.worker_started(job.spec.job);
+    if (started.is_null()) continue;
+    const std::string name = started.at("tiers").at(0);
+    const std::optional<core::Tier> tier = core::tier_named(name);
+    if (!tier || *tier > core::detected_tier()) {
+      fault("/numerics/tier",
+            "it was done on instruction-set tier " + name + ", and this processor has " +
+                std::string(core::name(core::detected_tier())),
+            "other tiers give other bits; use such a processor");
+    } else {
+      job.spec.config[kTier] = name;
+    }
+  }
+  if (!faults.empty()) throw UsageError("the same bits cannot come out:" + faults);
+}
+
+/// Compares losses as they come.
+class Comparison {
+ public:
+  Comparison(Original& original, const plan::Plan& plan, std::optional<std::int64_t> until) : until_(until) {
+    for (const plan::Job& job : plan.jobs) {
+      Losses losses = original.losses(job.spec.job);
+      if (!losses.empty()) expected_.emplace(job.spec.job, std::move(losses));
+    }
+    if (until && expected_.size() != 1) {
+      throw UsageError("--until means the steps of one training; this run has losses of " +
+                       std::to_string(expected_.size()) + " jobs");
+    }
+  }
+
+  /// False where there is no need to go on.
+  bool take(const std::string& job, const json& line) {
+    const auto expected = expected_.find(job);
+    if (expected == expected_.end()) return true;
+    Losses& mine = came_[job];
+    telemetry::take_in_loss(mine, line, job);
+    if (mine.empty()) return true;
+    const auto& [step, loss] = *mine.rbegin();
+    const auto there = expected->second.find(step);
+    if (there != expected->second.end() && there->second != loss) return false;
+    reached_ = until_ && step >= *until_;
+    return !reached_;
+  }
+
+  bool reached() const { return reached_; }
+  const std::map<std::string, Losses>& expected() const { return expected_; }
+  const Losses& came(const std::string& job) { return came_[job]; }
+
+ private:
+  std::optional<std::int64_t> until_;
+  std::map<std::string, Losses> expected_, came_;
+  bool reached_ = false;
+};
+
+/// How two provenances differ in what may decide on bits: a line each.
+std::string different_provenance(const journal::RunDirectory& a, const journal::RunDirectory& b) {
+  const auto facts = [](const journal::RunDirectory& run) {
+    const json text = json::parse(io::read_file(run.provenance_file()), nullptr, false);
+    json kept = json::object();
+    for (const char* const key : {"build", "host", "environment", "kept_environment"}) {
+      if (text.is_object() && text.contains(key)) kept[key] = text.at(key);
+    }
+    return kept.flatten();
+  };
+  const json of_a = facts(a), of_b = facts(b);
+  std::set<std::string> keys;
+  for (const json* const side : {&of_a, &of_b}) {
+    for (const auto& [key, value] : side->items()) keys.insert(key);
+  }
+  std::string text;
+  const auto shown = [](const json& side, const std::string& key) {
+    return side.contains(key) ? side.at(key).dump(-1, ' ', false, json::error_handler_t::replace)
+                              : std::string("absent");
+  };
+  for (const std::string& key : keys) {
+    if (shown(of_a, key) == shown(of_b, key)) continue;
+    text += "  " + key.substr(1) + ": " + shown(of_a, key) + " against " + shown(of_b, key) + "\n";
+  }
+  return text;
+}
+
+/// The same of what workers told of themselves: libraries and processors.
+std::string different_workers(const std::string& job, const json& a, const json& b) {
+  std::string text;
+  for (const char* const key : {"tiers", "processors", "versions"}) {
+    const auto shown = [&](const json& side) {
+      if (!side.is_object() || !side.contains(key)) return std::string("unknown");
+      const json& value = side.at(key);
+      // Of ranks, whose number may differ, the kinds there are.
+      if (!value.is_array()) return value.dump();
+      return json(std::set<std::string>(value.begin(), value.end())).dump();
+    };
+    if (shown(a) != shown(b)) text += "  " + job + ", " + key + ": " + shown(a) + " against " + shown(b) + "\n";
+  }
+  return text;
+}
+
+enum class Result { same, different, nothing };
+
+/// A training: losses and checkpoints, through the last step that both have.
+Result compare_training(const std::string& job, Original& original, const journal::RunDirectory& again,
+                        Comparison& comparison, std::int64_t& through) {
+  const Losses& mine = comparison.came(job);
+  if (mine.empty()) return Result::nothing;
+  through = std::min(mine.rbegin()->first, comparison.expected().at(job).rbegin()->first);
+  const std::vector<fs::path> attempts = original.attempts(job);
+  const launch::CommandResult compared =
+      launch::run_command(worker_program(),
+                          {"tool", "compare", "--through=" + std::to_string(through), "--",
+                           attempts.front().parent_path().parent_path(), again.job_dir(job)},
+                          launch::kept_environment(), {}, kComparePatience);
+  print(job + ": " + compared.out);
+  if (compared.status > 1) throw core::Error("the comparison of " + job + " failed: " + compared.err);
+  return compared.status == 0 ? Result::same : Result::different;
+}
+
+/// Any other job: the digests of its outputs, if equal inputs give equal outputs.
+Result compare_outputs(const plan::Job& job, const journal::JobRecord* before, const journal::JobRecord* after) {
+  const std::string& name = job.spec.job;
+  if (!stages::find_kind(job.spec.kind)->reusable || before == nullptr || after == nullptr || !before->completion ||
+      !after->completion) {
+    return Result::nothing;
+  }
+  for (const auto& [output, files] : before->completion->completed.outputs) {
+    const auto& others = after->completion->completed.outputs;
+    const auto other = others.find(output);
+    if (other != others.end() && other->second.digest() == files.digest()) continue;
+    print(name + ": the output " + output + " differs: SHA-256 " + files.digest() + " against " +
+          (other == others.end() ? "none" : other->second.digest()) + "\n");
+    return Result::different;
+  }
+  print(name + ": identical outputs\n");
+  return Result::same;
+}
+
+}  // namespace
+
+int rerun(const std::string& name, const fs::path& runs, const RerunArguments& arguments) {
+  const fs::path folder = arguments.in.empty() ? runs : arguments.in;
+  std::optional<journal::RunDirectory> named;
+  if (fs::is_regular_file(name)) {
+    try {
+      named = journal::unpack_archive(name, folder);
+    } catch (const core::Error& error) {
+      throw UsageError(error.what());
+    }
+  } else {
+    named = find_run(name, runs);
+  }
+  Original original(*named);
+  refuse_in_use(original.run());
+  plan::Plan plan = read_plan(original.run());
+  const std::string changed = changed_inputs(plan);
+  if (!changed.empty()) throw UsageError("inputs of " + original.run().id() + " are not what they were:" + changed);
+  adapt(plan, original, arguments.workers);
+  Comparison comparison(original, plan, arguments.until);
+  const launch::Machine machine = launch::this_machine();
+  refuse_impossible(plan, machine);
+
+  journal::Provenance provenance = own_provenance();
+  provenance.rerun_of = original.run().path();
+  provenance.sources.emplace_back();
+  provenance.sources.back().path = original.run().recipe_file();
+  provenance.sources.back().text = io::read_file(original.run().recipe_file());
+  const journal::CreatedRun created =
+      journal::RunDirectory::create(folder, plan.recipe_name,
+                                    {provenance.sources.back().text, io::read_file(original.run().resolved_file()),
+                                     plan.to_json().dump(1) + "\n", journal::provenance_text(provenance)});
+  const TellsFolder tells(created.run);
+
+  RunArguments how;
+  how.fresh = true;  // what an earlier run finished proves nothing
+  const schedule::Outcome outcome = execute(
+      plan, created.run, created.lock, machine, how,
+      [&](const journal::AttemptName& attempt, const json& line) { return comparison.take(attempt.job, line); });
+
+  Original again(created.run);
+  bool same = true, compared = false;
+  std::optional<std::int64_t> through;
+  for (const plan::Job& job : plan.jobs) {
+    const std::string& of = job.spec.job;
+    Result result = Result::nothing;
+    if (comparison.expected().contains(of)) {
+      std::int64_t last = 0;
+      result = compare_training(of, original, created.run, comparison, last);
+      if (result == Result::same) through = std::min(through.value_or(last), last);
+    } else {
+      result = compare_outputs(job, original.record(of), again.record(of));
+    }
+    compared = compared || result != Result::nothing;
+    if (result != Result::different) continue;
+    same = false;
+    const std::string workers = different_workers(of, original.worker_started(of), again.worker_started(of));
+    const std::string made = different_provenance(original.run(), created.run);
+    print(workers.empty() && made.empty() ? "nothing differs in their provenance\n"
+                                          : "what differs in their provenance:\n" + workers + made);
+    break;
+  }
+  if (!same) return kRunFailed;
+  if (!compared) {
+    print("there was nothing to compare\n");
+    return kRunFailed;
+  }
+  if (outcome != schedule::Outcome::completed && !comparison.reached()) {
+    print("the rerun did not come to its end; so far it is identical to the bit\n");
+    return kRunFailed;
+  }
+  print("identical to the bit" + (through ? " through step " + std::to_string(*through) : std::string()) + "\n");
+  return kSuccess;
+}
+
+}  // namespace braise::cli
