@@ -180,8 +180,10 @@ void check_budget(const stages::RuleContext& context, const Settings& settings, 
   std::vector<model::RecipeProblem> problems;
   const std::optional<model::Config> described = known_model(context.config, problems);
   if (budget == 0 || !described) return;
+  if (!model::split_problems(*described, settings.tensor, settings.pipeline).empty()) return;  // told elsewhere
   const RankMemory memory =
-      most_memory(*described, settings, lanes, context.resources.ranks(), context.resources.threads);
+      most_memory(*described, settings, lanes, context.resources.ranks() / (settings.tensor * settings.pipeline),
+                  context.resources.threads);
   std::int64_t bytes = 0;
   std::string parts;
   for (const core::Category category :
@@ -212,8 +214,7 @@ void check(const stages::RuleContext& context) {
     if (!lanes) context.fault(key, problem, remedy);
   }
   check_offload(context, settings);
-  // What shares of a model need is known only about.
-  if (lanes && parts == 1) check_budget(context, settings, *lanes);
+  if (lanes) check_budget(context, settings, *lanes);
   const OptimizerSettings& optimizer = settings.optimizer;
   if (optimizer.nesterov && (optimizer.algorithm != Algorithm::kSgd || optimizer.momentum == 0)) {
     context.fault("/optimizer/nesterov", "is true", "goes with `kind: sgd` and a momentum only");
@@ -249,16 +250,6 @@ std::vector<stages::InputPattern> inputs(const json& config) {
   return patterns;
 }
 
-/// A model about as large as the first stage's share of one.
-model::Config share_of(model::Config config, const Settings& settings) {
-  const auto divide = [](std::int64_t& size, std::int64_t parts) { size = (size + parts - 1) / parts; };
-  for (std::int64_t* const size : {&config.heads, &config.kv_heads, &config.intermediate, &config.vocabulary}) {
-    divide(*size, settings.tensor);
-  }
-  divide(config.layers, settings.pipeline);
-  return config;
-}
-
 stages::Estimate estimate(const json& config, const stages::Resources& resources,
                           const std::vector<stages::InputFile>&) {
   stages::Estimate result;
@@ -272,10 +263,7 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
       deal(settings.global, settings.micro, settings.lanes, data_ranks, key, problem, remedy);
   const std::optional<model::Config> described = known_model(config, problems);
   if (!lanes || !described) return result;  // a model that is taken from elsewhere is not known yet
-  RankMemory memory = most_memory(share_of(*described, settings), settings, *lanes, data_ranks, resources.threads);
-  // A stage has begun with as many micro-batches as there are stages after it.
-  const std::int64_t begun = std::min<std::int64_t>(settings.pipeline, lanes->lanes_per_rank * lanes->micro_batches);
-  memory.at(core::Space::kDevice, core::Category::kActivations) *= begun;
+  const RankMemory memory = most_memory(*described, settings, *lanes, data_ranks, resources.threads);
   const auto tell = [](const RankMemory::Peaks& peaks, std::map<std::string, std::uint64_t>& to) {
     for (int i = 0; i < core::kCategories; ++i) {
       const std::int64_t bytes = peaks[static_cast<std::size_t>(i)];
@@ -286,7 +274,12 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   tell(memory.host, result.host_bytes_per_rank);
   result.host_bytes_per_rank["workspace"] += kBufferBytes;
   result.disk_bytes_per_rank = static_cast<std::uint64_t>(memory.disk);
-  if (data_ranks > 1) result.sent_bytes_per_step["data"] = static_cast<std::uint64_t>(memory.sent_per_step);
+  const auto tell_sent = [&](const char* axis, int ranks, std::int64_t bytes) {
+    if (ranks > 1) result.sent_bytes_per_step[axis] = static_cast<std::uint64_t>(bytes);
+  };
+  tell_sent("data", data_ranks, memory.sent_per_step);
+  tell_sent("tensor", settings.tensor, memory.sent_to_tensor);
+  tell_sent("pipeline", settings.pipeline, memory.sent_to_stages);
   return result;
 }
 

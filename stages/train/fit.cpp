@@ -82,6 +82,8 @@ bool goes_together(const Settings& settings) {
   const bool apart = settings.zero >= 2 || settings.reduction == Reduction::kMicro;
   return (apart || settings.offload.gradients == Home::kDevice) &&
          (settings.zero == 3 || settings.offload.parameters == Home::kDevice) &&
+         (settings.pipeline == 1 || settings.zero < 2 ||
+          (settings.zero == 2 && settings.reduction == Reduction::kStep)) &&
          (settings.recomputes_blocks() || settings.offload.activations == Home::kDevice);
 }
 
@@ -95,8 +97,8 @@ struct Need {
 
 class Search {
  public:
-  Search(const json& config, const model::Config& model, const stages::Resources& resources)
-      : config_(config), model_(model), resources_(resources) {}
+  Search(const json& config, const model::Config& model, const stages::Resources& resources, int data_ranks)
+      : config_(config), model_(model), resources_(resources), data_ranks_(data_ranks) {}
 
   /// What a configuration needs; nothing where it cannot be.
   std::optional<Need> need(const json& config) const {
@@ -104,9 +106,9 @@ class Search {
     if (!goes_together(settings)) return std::nullopt;
     std::string key, problem, remedy;
     const std::optional<Lanes> lanes =
-        deal(settings.global, settings.micro, settings.lanes, resources_.ranks(), key, problem, remedy);
+        deal(settings.global, settings.micro, settings.lanes, data_ranks_, key, problem, remedy);
     if (!lanes) return std::nullopt;
-    const RankMemory memory = most_memory(model_, settings, *lanes, resources_.ranks(), resources_.threads);
+    const RankMemory memory = most_memory(model_, settings, *lanes, data_ranks_, resources_.threads);
     return Need{sum(memory.device), sum(memory.host), static_cast<std::uint64_t>(memory.disk)};
   }
 
@@ -117,7 +119,7 @@ class Search {
   }
 
   stages::Fit run() {
-    const Ways all = ways(config_, Settings(config_), resources_.ranks());
+    const Ways all = ways(config_, Settings(config_), data_ranks_);
     // All combinations, cheapest first.
     struct Layout {
       double cost = 0;
@@ -177,6 +179,7 @@ class Search {
   const json& config_;
   const model::Config& model_;
   const stages::Resources& resources_;
+  const int data_ranks_;
 };
 
 }  // namespace
@@ -185,8 +188,9 @@ std::optional<stages::Fit> fit(const json& config, const stages::Resources& reso
   std::vector<model::RecipeProblem> problems;
   const std::optional<model::Config> model = known_model(config, problems);
   const Settings settings(config);
-  if (!model || settings.tensor * settings.pipeline > 1) return std::nullopt;
-  return Search(config, *model, resources).run();
+  const int parts = settings.tensor * settings.pipeline;
+  if (!model || resources.ranks() % parts != 0) return std::nullopt;
+  return Search(config, *model, resources, resources.ranks() / parts).run();
 }
 
 }  // namespace braise::train

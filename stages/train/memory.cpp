@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <deque>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -33,14 +34,18 @@ std::int64_t bytes_of(Dtype dtype) {
 /// Goes through a step as a rank does, and notes what is held meanwhile.
 class Rehearsal {
  public:
-  Rehearsal(const model::Config& config, const Settings& settings, const Lanes& lanes, int rank, int ranks)
+  Rehearsal(const model::Config& config, const Settings& settings, const Lanes& lanes, const model::Part& part,
+            int stages_left, int rank, int ranks)
       : settings_(settings),
         lanes_(lanes),
-        specs_(model::parameter_specs(config)),
-        part_(model::part_of(config, 0, 1, 0, 1)),
-        input_bytes_(settings.micro * settings.sequence * config.hidden * bytes_of(settings.compute)),
-        units_(model::make_units(config, part_, model::part_specs(config, part_))),
-        owners_(units_, model::part_specs(config, part_), settings.zero == 0 ? 1 : ranks),
+        config_(config),
+        part_(part),
+        specs_(model::part_specs(config, part)),
+        stages_left_(stages_left),
+        input_bytes_((settings.micro * settings.sequence + part.tensor_width - 1) / part.tensor_width * config.hidden *
+                     bytes_of(settings.compute)),
+        units_(model::make_units(config, part_, specs_)),
+        owners_(units_, specs_, settings.zero == 0 ? 1 : ranks),
         rank_(settings.zero == 0 ? 0 : rank),
         ranks_(ranks),
         gathers_(settings.zero == 3),
@@ -53,7 +58,10 @@ class Rehearsal {
   }
 
   RankMemory memory() {
-    if (ranks_ > 1) hold(Space::kDevice, Category::kCommunication, comm::workspace_bytes(ranks_));
+    const int copies = model::shares_of(config_, part_).kv_copies;
+    for (const int ranks : {ranks_, part_.tensor_width, copies}) {
+      if (ranks > 1) hold(Space::kDevice, Category::kCommunication, comm::workspace_bytes(ranks));
+    }
     hold_values();
     hold_state();
     hold_inputs();
@@ -114,10 +122,12 @@ class Rehearsal {
   /// Master weights and the optimizer's arrays.
   void hold_state() {
     std::vector<std::string> unused;
-    const std::vector<ParameterRule> rules = parameter_rules(specs_, settings_.optimizer, settings_.freeze, unused);
+    const std::vector<model::ParameterSpec> specs = model::parameter_specs(config_);
+    const std::vector<ParameterRule> rules = parameter_rules(specs, settings_.optimizer, settings_.freeze, unused);
     std::int64_t elements = 0;
     for (const Segment& segment : owners_.segments(rank_)) {
-      if (!rules[segment.parameter].frozen) elements += segment.elements();
+      const auto spec = std::ranges::find(specs, specs_[segment.parameter].spec.name, &model::ParameterSpec::name);
+      if (!rules[static_cast<std::size_t>(spec - specs.begin())].frozen) elements += segment.elements();
     }
     const auto array = [&](Home home, Category category) {
       if (home != Home::kNvme) return hold(space_of(home), category, 4 * elements);
@@ -143,7 +153,9 @@ class Rehearsal {
   void hold_inputs() {
     const Home home = settings_.offload.activations;
     if (home == Home::kDevice) return;
-    const std::int64_t bytes = kept_inputs(settings_.checkpointing(), part_.blocks, 1, 1) * input_bytes_;
+    const std::int64_t bytes = kept_inputs(settings_.checkpointing(), part_.blocks, stages_left_,
+                                           lanes_.lanes_per_rank * lanes_.micro_batches) *
+                               input_bytes_;
     if (home == Home::kHost) hold(Space::kHost, Category::kActivations, bytes);
     if (home == Home::kNvme) most_.disk += bytes;
   }
@@ -277,48 +289,68 @@ class Rehearsal {
     if (results_on_disk()) write_result(unit);
   }
   void finish_gradients() {
-    if (!results_on_disk() || units_.tied_head < 0) return;
-    read_result(units_.tokens);
-    read_result(units_.tied_head);
+    const bool has_other_end = config_.tied && embeds() != has_head();
+    if (units_.tied_head < 0 && !has_other_end) return;
+    if (results_on_disk()) {
+      read_result(units_.tokens);
+      if (units_.tied_head >= 0) read_result(units_.tied_head);
+    }
+    if (has_other_end) {
+      const Dtype dtype = apart_ ? result_dtype() : settings_.gradients;
+      Held theirs = take(Space::kDevice, Category::kCommunication, own(units_.tokens) * bytes_of(dtype));
+      give_up(theirs);
+    }
+    if (!results_on_disk()) return;
     write_result(units_.tokens);
-    give_up(result(units_.tied_head));
+    if (units_.tied_head >= 0) give_up(result(units_.tied_head));
   }
+  bool embeds() const { return part_.blocks.begin == 0; }
+  bool has_head() const { return part_.blocks.end == config_.layers; }
 
   /// A forward and a backward pass, as Decoder tells of them.
   void go_through() {
     begin_pass();
-    need_values(units_.tokens);
-    if (units_.positions >= 0) need_values(units_.positions);
-    if (units_.positions >= 0) values_used(units_.positions);
-    values_used(units_.tokens);
+    if (embeds()) {
+      need_values(units_.tokens);
+      if (units_.positions >= 0) need_values(units_.positions);
+      if (units_.positions >= 0) values_used(units_.positions);
+      values_used(units_.tokens);
+    }
     for (int unit = units_.first_block; unit < units_.end; ++unit) {
       need_values(unit);
       values_used(unit);
     }
-    if (units_.tied_head >= 0) need_values(units_.tokens);
-    need_values(units_.end);
-    if (units_.tied_head >= 0) need_gradients(units_.tied_head);
-    need_gradients(units_.end);
-    gradients_added(units_.end);
-    if (units_.tied_head >= 0) gradients_added(units_.tied_head);
-    values_used(units_.end);
-    if (units_.tied_head >= 0) values_used(units_.tokens);
+    if (has_head()) go_through_head();
     for (int unit = units_.end - 1; unit >= units_.first_block; --unit) {
       need_values(unit);
       need_gradients(unit);
       gradients_added(unit);
       values_used(unit);
     }
+    if (!embeds()) return;
     need_gradients(units_.tokens);
     if (units_.positions >= 0) need_gradients(units_.positions);
     if (units_.positions >= 0) gradients_added(units_.positions);
     gradients_added(units_.tokens);
   }
+  void go_through_head() {
+    const int head = !config_.tied ? units_.end : embeds() ? units_.tied_head : units_.tokens;
+    if (config_.tied) need_values(units_.tokens);
+    need_values(units_.end);
+    if (head != units_.end) need_gradients(head);
+    need_gradients(units_.end);
+    gradients_added(units_.end);
+    if (head != units_.end) gradients_added(head);
+    values_used(units_.end);
+    if (config_.tied) values_used(units_.tokens);
+  }
 
   const Settings& settings_;
   const Lanes& lanes_;
-  const std::vector<model::ParameterSpec> specs_;
-  const model::Part part_;          // all of it
+  const model::Config& config_;
+  const model::Part part_;
+  const std::vector<model::PartSpec> specs_;
+  const int stages_left_;           // from this one on
   const std::int64_t input_bytes_;  // of one input of a block
   const model::Units units_;
   const Shards owners_;
@@ -346,30 +378,47 @@ std::optional<model::Config> known_model(const nlohmann::json& config, std::vect
   return model::from_recipe(config.at("model"), kUsualVocabulary, config.at("data").at("sequence"), problems);
 }
 
-RankMemory rank_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int rank, int ranks,
-                       int threads) {
-  RankMemory memory = Rehearsal(config, settings, lanes, rank, ranks).memory();
+RankMemory rank_memory(const model::Config& config, const Settings& settings, const Lanes& lanes,
+                       const comm::Groups::Place& place, int data_ranks, int threads) {
+  model::PassPlace passes;
+  passes.part = model::part_of(config, place.tensor, settings.tensor, place.pipeline, settings.pipeline);
+  passes.stage = place.pipeline;
+  passes.stages = settings.pipeline;
+  passes.micro_batches = lanes.lanes_per_rank * lanes.micro_batches;
+  RankMemory memory =
+      Rehearsal(config, settings, lanes, passes.part, settings.pipeline - place.pipeline, place.data, data_ranks)
+          .memory();
   const model::DecoderMemory decoder = model::training_memory(config, settings.compute, settings.checkpointing(),
-                                                              settings.micro, settings.sequence, threads);
+                                                              settings.micro, settings.sequence, threads, passes);
   const std::int64_t losses = 2 * settings.micro * settings.sequence * 4;
   memory.at(Space::kDevice, Category::kActivations) = decoder.activations + losses;
   memory.at(Space::kDevice, Category::kWorkspace) = settings.zero == 3 ? decoder.gathered_workspace : decoder.workspace;
+  memory.sent_to_tensor = decoder.sent_to_tensor;
+  memory.sent_to_stages = decoder.sent_to_stages;
   return memory;
 }
 
-RankMemory most_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int ranks,
+RankMemory most_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int data_ranks,
                        int threads) {
-  // Shares differ by blocks, and not with the rank in any other way: the first and last ranks and one between stand for
-  // all where there are many.
   RankMemory most;
-  for (const int rank : {0, ranks / 2, ranks - 1}) {
-    const RankMemory one = rank_memory(config, settings, lanes, rank, ranks, threads);
+  const auto raise = [&](const comm::Groups::Place& place) {
+    const RankMemory one = rank_memory(config, settings, lanes, place, data_ranks, threads);
     for (std::size_t i = 0; i < most.device.size(); ++i) {
       most.device[i] = std::max(most.device[i], one.device[i]);
       most.host[i] = std::max(most.host[i], one.host[i]);
     }
     most.disk = std::max(most.disk, one.disk);
     most.sent_per_step = std::max(most.sent_per_step, one.sent_per_step);
+    most.sent_to_tensor = std::max(most.sent_to_tensor, one.sent_to_tensor);
+    most.sent_to_stages = std::max(most.sent_to_stages, one.sent_to_stages);
+  };
+  // Shares differ by blocks, and not with the rank in any other way: the first and last ranks and one between stand for
+  // all where there are many; the first of those that share a block has the most of it. Stages between the first and
+  // the last have fewer micro-batches begun the later they are.
+  for (const int data : std::set<int>{0, data_ranks / 2, data_ranks - 1}) {
+    for (const int stage : std::set<int>{0, std::min(1, settings.pipeline - 1), settings.pipeline - 1}) {
+      raise({.tensor = 0, .data = data, .pipeline = stage});
+    }
   }
   return most;
 }

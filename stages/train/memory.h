@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/comm/groups.h"
 #include "kernels/core/ledger.h"
 #include "stages/shared/model/config.h"
 #include "stages/shared/model/recipe.h"
@@ -24,20 +25,21 @@ struct RankMemory {
   Peaks device{};  ///< bytes by category, in the device's arena
   Peaks host{};
   std::int64_t disk = 0;           ///< bytes of the scratch file
-  std::int64_t sent_per_step = 0;  ///< bytes to other ranks, of gradients and parameters
+  std::int64_t sent_per_step = 0;  ///< bytes to other ranks of the data axis, of gradients and parameters
+  std::int64_t sent_to_tensor = 0, sent_to_stages = 0;  ///< the same on the other axes, of activations
 
   std::int64_t& at(core::Space space, core::Category category) {
     return (space == core::Space::kDevice ? device : host)[static_cast<std::size_t>(category)];
   }
 };
 
-/// The memory of one rank of `ranks`, by going through the passes of a step in their order, as Values, Gradients and
-/// OptimizerState do. `threads`: of the rank.
-RankMemory rank_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int rank, int ranks,
-                       int threads);
+/// The memory of one rank, by going through the passes of a step in their order, as Decoder, Values, Gradients and
+/// OptimizerState do. `data_ranks`: of the data axis. `threads`: of the rank.
+RankMemory rank_memory(const model::Config& config, const Settings& settings, const Lanes& lanes,
+                       const comm::Groups::Place& place, int data_ranks, int threads);
 
 /// The most that any rank holds of each category.
-RankMemory most_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int ranks,
+RankMemory most_memory(const model::Config& config, const Settings& settings, const Lanes& lanes, int data_ranks,
                        int threads);
 
 }  // namespace braise::train

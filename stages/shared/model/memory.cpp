@@ -16,108 +16,306 @@ constexpr std::int64_t kBlockBytes = (512 + kTileColumns) * 1024 * 2;
 // Tokens of the vocabulary whose gradients the loss holds at a time: see kernels/loss/cross_entropy.cpp.
 constexpr std::int64_t kLossTokens = 8192;
 
-/// Bytes for each token of what a pass through the blocks holds; see decoder_block.cpp, whose order this follows.
+// Of a token's loss over a part of the vocabulary: see loss::kPartials.
+constexpr std::int64_t kPartialBytes = 4 * kFloatBytes;
+
+/// Goes through the passes of a rank as the decoder does, and notes what activations it holds; see decoder.cpp,
+/// decoder_block.cpp and pipeline.cpp, whose order this follows.
 class Activations {
  public:
-  Activations(const Config& config, std::int64_t size, const Checkpointing& checkpointing)
-      : layers_(config.layers),
+  Activations(const Config& config, std::int64_t size, const Checkpointing& checkpointing, std::int64_t tokens,
+              const PassPlace& place)
+      : config_(config),
         checkpointing_(checkpointing),
-        stream_(config.hidden * size),
-        statistics_((config.norm == Norm::kLayer ? 2 : 1) * kFloatBytes),
-        q_(config.heads * config.head_size * size),
-        qkv_(q_ + 2 * config.kv_heads * config.head_size * size),
-        up_((config.gated ? 2 : 1) * config.intermediate * size),
-        activated_(config.intermediate * size),
-        attended_(q_ + config.heads * kFloatBytes),
-        norm_before_(config.norm_before ? 1 : 0),
-        norm_after_(config.norm_after ? 1 : 0),
-        beside_(config.parallel ? stream_ : 0),
-        branch_(config.norm_after || config.residual_dropout > 0 ? stream_ : 0) {
+        place_(place),
+        width_(place.part.tensor_width),
+        tokens_(tokens),
+        rows_((tokens + width_ - 1 - place.part.tensor) / width_),
+        stream_(rows_ * config.hidden * size),
+        whole_stream_(tokens * config.hidden * size),
+        terms_(tokens * config.hidden * kFloatBytes),
+        sum_(rows_ * config.hidden * kFloatBytes),
+        statistics_(rows_ * (config.norm == Norm::kLayer ? 2 : 1) * kFloatBytes) {
+    const Shares shares = shares_of(config, place.part);
+    const std::int64_t heads = shares.heads.size(), kv_heads = shares.kv_heads.size();
+    q_ = tokens * heads * config.head_size * size;
+    qkv_ = q_ + tokens * 2 * kv_heads * config.head_size * size;
+    attended_ = q_ + tokens * heads * kFloatBytes;
+    activated_ = tokens * shares.intermediate.size() * size;
+    up_ = (config.gated ? 2 : 1) * activated_;
     if (!config.qk_norm) return;
-    qk_ = (config.heads + config.kv_heads) * config.head_size * size;
-    qk_ += (config.qk_norm_whole ? 2 : config.heads + config.kv_heads) * kFloatBytes;
+    qk_ = tokens *
+          ((heads + kv_heads) * config.head_size * size + (config.qk_norm_whole ? 2 : heads + kv_heads) * kFloatBytes);
   }
 
-  std::int64_t most() const {
-    std::int64_t below = 0;   // what the blocks before one keep
-    std::int64_t moving = 0;  // an input of a block before one, on its way to where it is kept, or from there
-    std::int64_t most = 0;
-    for (std::int64_t layer = 0; layer < layers_; ++layer) {
-      most = std::max(most, below + moving + std::max({forward(), mlp_backward(layer), attention_backward()}));
-      if (recomputed(layer) && checkpointing_.elsewhere) {
-        moving = stream_;
-      } else {
-        below += kept(layer);
-      }
+  /// With what is sent to other ranks meanwhile.
+  void go(DecoderMemory& memory) {
+    const std::int64_t stages_after = place_.stages - 1 - place_.stage;
+    // More micro-batches are more of the same.
+    const std::int64_t count = std::min<std::int64_t>(place_.micro_batches, place_.stages + 1);
+    const std::int64_t ahead = std::min(count, stages_after);
+    std::int64_t inputs = is_first() ? 0 : count, gradients = stages_after == 0 ? 0 : count;
+    const auto ask = [&](std::int64_t& left) {
+      if (left > 0) hold(stream_);
+      left -= left > 0 ? 1 : 0;
+    };
+    ask(inputs);
+    ask(gradients);
+    std::int64_t sent = 0, sent_back = 0;  // what is on its way to other stages
+    const auto go_forward = [&] {
+      ask(inputs);
+      forward();
+      if (stages_after == 0) return;
+      drop(sent);
+      sent = stream_;
+    };
+    const auto go_backward = [&] {
+      ask(gradients);
+      backward();
+      if (is_first()) return;
+      drop(sent_back);
+      sent_back = stream_;
+    };
+    std::int64_t begun = 0, done = 0;
+    for (; begun < ahead; ++begun) go_forward();
+    for (; begun < count; ++begun, ++done) {
+      go_forward();
+      go_backward();
     }
-    // The stream at the end and its norm, then the gradients of both.
-    return std::max(most, below + moving + 4 * stream_ + statistics_ + kFloatBytes);
+    for (; done < count; ++done) go_backward();
+    memory.activations = most_;
+    memory.sent_to_tensor = sent_to_tensor_ / count * place_.micro_batches;
+    memory.sent_to_stages = ((is_first() ? 0 : 1) + (stages_after == 0 ? 0 : 1)) * stream_ * place_.micro_batches;
   }
 
  private:
+  void hold(std::int64_t bytes) {
+    now_ += bytes;
+    most_ = std::max(most_, now_);
+  }
+  void drop(std::int64_t bytes) { now_ -= bytes; }
+  void pass_by(std::int64_t bytes) { most_ = std::max(most_, now_ + bytes); }
+  bool is_shared() const { return width_ > 1; }
+  bool is_first() const { return place_.part.blocks.begin == 0; }
+  bool has_head() const { return place_.part.blocks.end == config_.layers; }
+  bool drops() const { return config_.residual_dropout > 0; }
   bool recomputed(std::int64_t layer) const {
     return checkpointing_.kind == Checkpointing::Kind::kEveryBlock && layer % checkpointing_.every == 0;
   }
 
-  /// All that a block makes, with its input.
-  std::int64_t whole() const {
-    const std::int64_t norms = 2 * (norm_before_ + norm_after_);
-    return (2 + norms) * stream_ + norms * statistics_ + qkv_ + qk_ + attended_ + up_ + activated_;
+  /// All rows of what this rank has its rows of.
+  std::int64_t gathered() {
+    if (is_shared()) sent_to_tensor_ += (width_ - 1) * stream_;
+    return is_shared() ? whole_stream_ : 0;
+  }
+  /// A sum over the ranks that share blocks.
+  void scatter_sum() {
+    hold(sum_);
+    drop(terms_);
+    sent_to_tensor_ += terms_ - sum_;
   }
 
-  std::int64_t kept(std::int64_t layer) const {
-    if (recomputed(layer)) return stream_;
-    return whole() - (checkpointing_.kind == Checkpointing::Kind::kAttention ? attended_ : 0);
+  void embed() {
+    hold(stream_);
+    const bool places = config_.positions > 0 && !config_.rope && place_.part.tensor == 0;
+    const std::int64_t ids = places ? tokens_ * 4 : 0;
+    hold(ids);
+    if (is_shared()) {
+      hold(terms_);
+      scatter_sum();
+      drop(sum_);
+    }
+    drop(ids);
   }
 
-  /// With the output, and what dropout takes it from; where it is done again, the gradient is there instead.
-  std::int64_t forward() const { return whole() + stream_ + std::max(branch_, stream_); }
-
-  /// With the gradients of the output, of what the last product gave, of `up` and of `activated`.
-  std::int64_t mlp_backward(std::int64_t layer) const {
-    const std::int64_t saved = recomputed(layer) ? whole() : kept(layer);
-    return saved - norm_after_ * stream_ + stream_ + branch_ + up_ + activated_;
+  void project() {
+    if (!is_shared()) return;
+    hold(terms_);
+    scatter_sum();
+    drop(sum_);
   }
 
-  /// With the gradients of the output, of what the last product gave, of `qkv`, and then of `attended` or of the input.
-  std::int64_t attention_backward() const {
-    const std::int64_t saved = whole() - up_ - activated_ - (1 + norm_before_ + 2 * norm_after_) * stream_;
-    return saved + stream_ + branch_ + beside_ + qkv_ + std::max(q_, stream_);
+  /// What a part of a block adds to the stream.
+  void add_branch() {
+    hold(stream_);
+    if (config_.norm_after) hold(stream_);
+    if (!config_.norm_after && drops()) hold(stream_);
+    project();
+    if (config_.norm_after) hold(statistics_);
+    if (!config_.norm_after && drops()) drop(stream_);
   }
 
-  std::int64_t layers_;
-  Checkpointing checkpointing_;
-  std::int64_t stream_, statistics_, q_, qkv_, up_, activated_, attended_;
-  std::int64_t qk_ = 0;
-  std::int64_t norm_before_, norm_after_;  ///< of each of the two parts
-  std::int64_t beside_;                    ///< of parallel parts: the gradient that one of them gives
-  std::int64_t branch_;
+  /// Its output is held after what it saves.
+  void forward_block() {
+    const std::int64_t norm = config_.norm_before ? stream_ + statistics_ : 0;
+    hold(norm);
+    hold(qkv_);
+    pass_by(gathered());
+    hold(qk_);
+    hold(attended_);
+    add_branch();
+    hold(norm);
+    hold(up_ + activated_);
+    pass_by(gathered());
+    add_branch();
+  }
+
+  void forward() {
+    if (is_first()) embed();
+    for (std::int64_t layer = place_.part.blocks.begin; layer < place_.part.blocks.end; ++layer) {
+      const std::int64_t before = now_;
+      forward_block();
+      if (recomputed(layer)) {
+        drop(now_ - before - stream_);
+        if (checkpointing_.elsewhere) keep_elsewhere();
+      } else if (checkpointing_.kind == Checkpointing::Kind::kAttention) {
+        drop(attended_);
+      }
+    }
+    if (!has_head()) return;
+    hold(stream_ + statistics_ + tokens_ * kFloatBytes);
+    const std::int64_t partials = is_shared() ? width_ * tokens_ * kPartialBytes : 0;
+    hold(partials);
+    pass_by(gathered());
+    drop(partials);
+  }
+
+  /// One input is on its way to where it is kept, or back.
+  void keep_elsewhere() {
+    if (moving_) drop(stream_);
+    moving_ = true;
+  }
+
+  void backward() {
+    if (has_head()) {
+      hold(stream_);
+      if (is_shared()) {
+        hold(terms_);
+        pass_by(gathered());
+        scatter_sum();
+      } else {
+        hold(stream_);
+      }
+      drop(2 * (stream_ + statistics_) - statistics_ + tokens_ * kFloatBytes);
+      drop(is_shared() ? sum_ : stream_);
+    }
+    for (std::int64_t layer = place_.part.blocks.end - 1; layer >= place_.part.blocks.begin; --layer) {
+      if (recomputed(layer)) {
+        if (checkpointing_.elsewhere && has_recomputed_before(layer)) hold(stream_);
+        if (checkpointing_.elsewhere && !has_recomputed_before(layer)) moving_ = false;
+        forward_block();
+        drop(stream_);
+      }
+      backward_block(recomputed(layer) || checkpointing_.kind != Checkpointing::Kind::kAttention);
+    }
+    if (!is_first()) return;
+    const std::int64_t ids = config_.positions > 0 && !config_.rope ? tokens_ * 4 : 0;
+    pass_by(gathered() + ids);
+    drop(stream_);
+  }
+
+  bool has_recomputed_before(std::int64_t layer) const {
+    for (std::int64_t other = place_.part.blocks.begin; other < layer; ++other) {
+      if (recomputed(other)) return true;
+    }
+    return false;
+  }
+
+  /// Backwards through a product out of the stream; its gradient is dropped.
+  void read_backward() {
+    if (is_shared()) {
+      const std::int64_t all = gathered();
+      hold(all + terms_);
+      scatter_sum();
+      drop(all);
+    } else {
+      hold(stream_);
+    }
+  }
+
+  /// The gradient of the output is held before, that of the input after.
+  void backward_block(bool has_attended) {
+    const std::int64_t branch = config_.norm_after || drops() ? stream_ : 0;
+    const std::int64_t added = config_.norm_after ? stream_ : 0;
+    const std::int64_t normed = config_.norm_before ? stream_ : 0;
+    const std::int64_t d_read = is_shared() ? sum_ : stream_;
+    const std::int64_t d_input = config_.parallel ? stream_ : 0;
+    hold(branch);
+    drop(added);
+    hold(up_ + activated_);
+    pass_by(gathered());
+    drop(2 * activated_ + up_);
+    read_backward();
+    hold(d_input);
+    drop(normed + stream_ + d_read + up_ + branch);
+
+    hold(branch);
+    drop(added);
+    hold(qkv_);
+    if (!has_attended) hold(attended_);
+    hold(q_);
+    pass_by(gathered());
+    drop(q_);
+    read_backward();
+    drop(d_read + qkv_ + branch + d_input);
+    // What is saved to the last.
+    const std::int64_t norms = (config_.norm_before ? 2 : 0) + (config_.norm_after ? 2 : 0);
+    drop(stream_ + normed + norms * statistics_ + qkv_ + qk_ + attended_);
+  }
+
+  const Config& config_;
+  const Checkpointing checkpointing_;
+  const PassPlace& place_;
+  const std::int64_t width_, tokens_, rows_;
+  const std::int64_t stream_, whole_stream_;  // of this rank's rows, and of all
+  const std::int64_t terms_, sum_;            // of a product that ranks have parts of
+  const std::int64_t statistics_;
+  std::int64_t q_ = 0, qkv_ = 0, up_ = 0, activated_ = 0, attended_ = 0, qk_ = 0;
+  std::int64_t now_ = 0, most_ = 0, sent_to_tensor_ = 0;
+  bool moving_ = false;
 };
+
+/// Of a block's gradients that other ranks have too, this rank's share until they are summed.
+std::int64_t shared_gradient_bytes(const Config& config, const Part& part) {
+  if (part.tensor_width == 1) return 0;
+  const bool copies = shares_of(config, part).kv_copies > 1;
+  std::int64_t elements = 0;
+  for (const PartSpec& one : part_specs(config, part)) {
+    if (one.spec.layer != part.blocks.begin) continue;
+    const bool is_qkv = one.spec.role == Role::kQkvWeight || one.spec.role == Role::kQkvBias;
+    if (one.cut.whole() || (copies && is_qkv)) elements += one.cut.shape().elements();
+  }
+  return elements * kFloatBytes;
+}
 
 }  // namespace
 
 DecoderMemory training_memory(const Config& config, core::Dtype compute, const Checkpointing& checkpointing,
-                              std::int64_t sequences, std::int64_t length, int threads) {
+                              std::int64_t sequences, std::int64_t length, int threads, const PassPlace& place) {
   const std::int64_t size = core::bits(compute) / 8;
   const std::int64_t tokens = sequences * length;
   const std::int64_t c = config.hidden;
   const std::int64_t d = config.head_size;
-  const std::int64_t q = config.heads * d;
-  const std::int64_t qkv = q + 2 * config.kv_heads * d;
-  const std::int64_t f = config.intermediate;
+  const Shares shares = shares_of(config, place.part);
+  const std::int64_t q = shares.heads.size() * d;
+  const std::int64_t qkv = q + 2 * shares.kv_heads.size() * d;
+  const std::int64_t f = shares.intermediate.size();
+  const std::int64_t vocabulary = shares.vocabulary.size();
+  const bool is_shared = place.part.tensor_width > 1;
+  const bool has_head = place.part.blocks.end == config.layers;
   const std::int64_t up = (config.gated ? 2 : 1) * f;
 
   DecoderMemory memory;
   const std::int64_t parameters = config.parameter_count();
   memory.parameters = size * parameters;
   memory.gradients = kFloatBytes * (parameters + (config.tied ? config.vocabulary * c : 0));
-  memory.activations = tokens * Activations(config, size, checkpointing).most();
+  Activations(config, size, checkpointing, tokens, place).go(memory);
 
   // A processor with tiles for bf16 reads the operands of weights' gradients where they lie.
   const bool in_place = compute == core::Dtype::kBfloat16;
   const std::int64_t operand = operand_bytes(compute);
   // Copies packed for the products of a block's forward and backward pass, and of the head.
-  const std::int64_t head_packs = packed_bytes(compute, c, config.vocabulary);
+  const std::int64_t head_packs = has_head ? packed_bytes(compute, c, vocabulary) : 0;
   std::int64_t forward_packs = 0, backward_packs = 0;
   for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, up}, {f, c}}) {
     forward_packs += packed_bytes(compute, depth, columns);
@@ -138,27 +336,29 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
   const auto product = [&](std::int64_t rows, std::int64_t columns) {
     return in_place ? threads * kBlockBytes : packed_bytes(compute, rows, columns) + tiles(rows);
   };
-  const std::int64_t chunk = std::min(kLossTokens, config.vocabulary);
-  const std::int64_t loss = tokens * (chunk * size + (compute == core::Dtype::kFloat32 ? 0 : c * kFloatBytes)) +
-                            std::max({product(chunk, c), product(tokens, c), tiles(c)});
+  const std::int64_t chunk = std::min(kLossTokens, vocabulary);
+  const std::int64_t loss =
+      tokens * (chunk * size + (compute == core::Dtype::kFloat32 || is_shared ? 0 : c * kFloatBytes)) +
+      std::max({product(chunk, c), product(tokens, c), tiles(c)});
   const std::int64_t widest = config.family == Family::kGpt2 ? std::max(qkv, up) : std::max({c, q, f});
   const std::int64_t weight_gradients = product(tokens, widest);
   const std::int64_t keys = rounded_up(length, kTileColumns);
   const std::int64_t queries = rounded_up(length, kTileRows);
   const std::int64_t columns = rounded_up(d, kColumnBlock);
   const std::int64_t attention =
-      sequences * config.kv_heads * (packed_bytes(compute, d, keys) + keys * columns * operand) +
+      sequences * shares.kv_heads.size() * (packed_bytes(compute, d, keys) + keys * columns * operand) +
       threads * kTileRows * (d * operand + kTileColumns * (kFloatBytes + operand) + columns * kFloatBytes);
   // Of each thread, one head of keys with all that comes of it, and of queries; and a tile of scores.
   const std::int64_t attention_backward =
       threads * (keys * (3 * d * operand + 2 * columns * kFloatBytes) + queries * (2 * (d + columns) * operand + 12) +
                  kTileRows * kTileColumns * (2 * kFloatBytes + 3 * operand) + 2 * kTileRows * d * kFloatBytes);
-  const std::int64_t backward = std::max(weight_gradients, attention_backward);
-  memory.workspace =
-      tables + head_packs + config.layers * (forward_packs + backward_packs) + std::max({loss, attention, backward});
+  const std::int64_t backward =
+      std::max(weight_gradients, attention_backward) + shared_gradient_bytes(config, place.part);
+  memory.workspace = tables + head_packs + place.part.blocks.size() * (forward_packs + backward_packs) +
+                     std::max({has_head ? loss : 0, attention, backward});
   const bool recomputes = checkpointing.kind == Checkpointing::Kind::kEveryBlock;
   memory.gathered_workspace =
-      tables + std::max({head_packs + loss, forward_packs + attention,
+      tables + std::max({has_head ? head_packs + loss : 0, forward_packs + attention,
                          backward_packs + (recomputes ? forward_packs : 0) + std::max(backward, attention)});
   return memory;
 }

@@ -65,5 +65,27 @@ TEST_CASE(
   CHECK_FALSE(fit(elsewhere, with_memory(2, 0)));
 }
 
+TEST_CASE("a layout is proposed for ranks that share blocks and have stages of them, and fits") {
+  const Trial trial;
+  const std::vector<std::string> model{"model.hidden=128",       "model.layers=4",      "model.vocabulary=257",
+                                       "precision.compute=bf16", "numerics.lanes=2",    "resources.workers_per_node=4",
+                                       "parallel.tensor=2",      "parallel.pipeline=2", "steps=2"};
+  const nlohmann::json config = trial.config(model);
+  const auto whole = fit(config, with_memory(4, 0)).value();
+  CHECK(whole.changes.empty());
+  const std::uint64_t budget = whole.device_bytes;  // a part of which is left for what lies in pieces
+  const auto found = fit(config, with_memory(4, budget)).value();
+  REQUIRE(found.fits);
+  CHECK_FALSE(found.changes.empty());
+  std::vector<std::string> changes = model;
+  for (const stages::Fit::Change& change : found.changes) changes.push_back(change.key + "=" + change.value);
+  const Trained free = trial.run("1-free", config, {.ranks = 4});
+  const Trained trained = trial.run("1-budget", trial.config(changes), {.ranks = 4, .device_memory = budget});
+  INFO(trained.error);
+  REQUIRE(trained.losses.size() == 2);
+  CHECK(trained.losses == free.losses);
+  CHECK(trained.weights() == free.weights());
+}
+
 }  // namespace
 }  // namespace braise::train

@@ -33,8 +33,9 @@ struct Layout {
 std::vector<std::string> wrong_peaks(const Trial& trial, const Layout& layout) {
   const nlohmann::json config = trial.config(layout.changes);
   const Settings settings(config);
+  const int data_ranks = layout.ranks / (settings.tensor * settings.pipeline);
   std::string key, problem, remedy;
-  const Lanes lanes = deal(settings.global, settings.micro, settings.lanes, layout.ranks, key, problem, remedy).value();
+  const Lanes lanes = deal(settings.global, settings.micro, settings.lanes, data_ranks, key, problem, remedy).value();
   std::vector<model::RecipeProblem> problems;
   const model::Config model = model::from_recipe(config.at("model"), 3000, settings.sequence, problems).value();
   std::vector<std::string> wrong(static_cast<std::size_t>(layout.ranks));
@@ -43,19 +44,19 @@ std::vector<std::string> wrong_peaks(const Trial& trial, const Layout& layout) {
     core::Arena device(core::kCpu, Space::kDevice, ledger), host(core::kCpu, Space::kHost, ledger);
     const auto stream = core::make_stream(device);
     telemetry::Profile profile{telemetry::PhaseTimer(), {trial.folder(), comm.rank(), {}, telemetry::Clock::now()}};
-    Grid grid(comm, 1, 1);
+    Grid grid(comm, settings.tensor, settings.pipeline);
     const Trainer::Around around{*stream,       host, grid, profile, [](std::string_view) {}, [](std::string_view) {},
                                  trial.folder()};
     Trainer trainer(around, model, settings, lanes, 1);
     trainer.initialise();
-    const std::int64_t rows = settings.global / comm.size();
+    const std::int64_t rows = settings.global / data_ranks;
     std::vector<std::int32_t> ids(static_cast<std::size_t>(rows * settings.sequence));
     for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((i * 7919) % 3000);
     data::HostBatch batch;
     batch.ids = batch.targets = core::TensorView(ids.data(), core::Dtype::kInt32, core::Shape{rows, settings.sequence});
     batch.target_count = static_cast<std::int64_t>(ids.size());
-    for (int step = 1; step <= 2; ++step) trainer.step(batch, comm.rank() * rows, step, 1e-3);
-    const RankMemory predicted = rank_memory(model, settings, lanes, comm.rank(), comm.size(), core::threads());
+    for (int step = 1; step <= 2; ++step) trainer.step(batch, grid.place().data * rows, step, 1e-3);
+    const RankMemory predicted = rank_memory(model, settings, lanes, grid.place(), data_ranks, core::threads());
     for (int space = 0; space < core::kSpaces; ++space) {
       for (int i = 0; i < core::kCategories; ++i) {
         const auto category = static_cast<Category>(i);
@@ -114,6 +115,26 @@ TEST_CASE("every rank holds what was predicted, category by category, to 3 %") {
     }
     tied.changes.push_back("parallel.zero=" + std::to_string(zero));
     layouts.push_back(std::move(tied));
+  }
+  for (const std::string axes :
+       {"{tensor: 2}", "{tensor: 2, pipeline: 2}", "{pipeline: 3, zero: 1}", "{tensor: 4, zero: 3}"}) {
+    const int ranks = axes.find("pipeline: 3") != std::string::npos ? 6 : 4;
+    for (const std::string kind : {"llama", "gpt2"}) {
+      if (kind == "gpt2" && axes.find("zero: 3") != std::string::npos) continue;
+      Layout layout{ranks, llama};
+      layout.changes.push_back("parallel=" + axes);
+      layout.changes.push_back("resources.workers_per_node=" + std::to_string(ranks));
+      if (kind == "gpt2") {
+        for (const char* const change : {"model.tied=true", "model.family=gpt2", "model.kv_heads=0",
+                                         "precision.compute=fp32", "model.positions=512"}) {
+          layout.changes.emplace_back(change);
+        }
+      } else {
+        layout.changes.push_back("activation_checkpointing=all");
+        layout.changes.push_back("offload={activations: nvme}");
+      }
+      layouts.push_back(std::move(layout));
+    }
   }
   for (const Layout& layout : layouts) {
     std::string name;

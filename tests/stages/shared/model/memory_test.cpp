@@ -101,8 +101,8 @@ TEST_CASE("what a training step holds is within 3 % of its estimate, category by
     decoder.zero_gradients();
     decoder.forward(losses.view(), batch);
     decoder.backward(weights.view(), batch);
-    const DecoderMemory estimate =
-        training_memory(one.config, one.compute, one.checkpointing, one.sequences, one.length, core::threads());
+    const DecoderMemory estimate = training_memory(one.config, one.compute, one.checkpointing, one.sequences,
+                                                   one.length, core::threads(), {whole_of(one.config)});
     const auto check = [&](Category category, std::int64_t expected) {
       const auto peak = static_cast<double>(bench.ledger().peak_bytes(core::Space::kDevice, category));
       INFO(core::name(category) << ": peak " << peak << ", estimate " << expected << ", ratio "
