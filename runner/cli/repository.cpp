@@ -2,6 +2,7 @@
 #include "runner/cli/repository.h"
 
 #include <chrono>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,16 @@ namespace fs = std::filesystem;
 
 /// A repository that takes longer to look at is left out, rather than a run held up.
 constexpr std::chrono::seconds kPatience{10};
+
+/// Options that take from every filter what it would run.
+std::vector<std::string> without_filters(const std::string& keys) {
+  std::vector<std::string> options;
+  std::istringstream lines(keys);
+  for (std::string key; std::getline(lines, key, '\0');) {
+    options.insert(options.end(), {"-c", key + "=" + (key.ends_with(".required") ? "false" : "")});
+  }
+  return options;
+}
 
 /// What git prints; nothing where it fails.
 std::optional<std::string> ask(const fs::path& git, const fs::path& folder, std::vector<std::string> arguments) {
@@ -43,7 +54,11 @@ std::optional<journal::Repository> repository_of(const fs::path& recipe) {
   const fs::path folder = fs::absolute(recipe).parent_path();
   const auto root = ask(git, folder, {"rev-parse", "--show-toplevel"});
   const auto commit = ask(git, folder, {"rev-parse", "--verify", "HEAD"});
-  const auto diff = ask(git, folder, {"diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"});
+  const std::string filters =
+      ask(git, folder, {"config", "--null", "--name-only", "--get-regexp", "^filter\\."}).value_or("");
+  std::vector<std::string> arguments = without_filters(filters);
+  arguments.insert(arguments.end(), {"diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"});
+  const auto diff = ask(git, folder, arguments);
   if (!root || !commit || !diff) return std::nullopt;
   journal::Repository repository{without_line_end(*root), without_line_end(*commit), *diff, false};
   if (repository.diff.size() > journal::kMaximalDiff) {

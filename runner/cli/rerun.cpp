@@ -205,7 +205,12 @@ std::string different_workers(const std::string& job, const json& a, const json&
   return text;
 }
 
-enum class Result { same, different, nothing };
+enum class Result {
+  same,
+  different,
+  nothing,  ///< there is none to compare
+  unproven  ///< what would be compared is gone
+};
 
 /// A training: losses and checkpoints, through the last step that both have.
 Result compare_training(const std::string& job, Original& original, const journal::RunDirectory& again,
@@ -232,6 +237,10 @@ Result compare_outputs(const plan::Job& job, const journal::JobRecord* before, c
     return Result::nothing;
   }
   for (const auto& [output, files] : before->completion->completed.outputs) {
+    // A checkpoint's manifest names the attempt that wrote it, so its file differs each time.
+    if (!files.files.empty() && fs::path(files.files.front().path).filename() == "manifest.json") {
+      return Result::unproven;
+    }
     const auto& others = after->completion->completed.outputs;
     const auto other = others.find(output);
     if (other != others.end() && other->second.digest() == files.digest()) continue;
@@ -285,7 +294,7 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
       [&](const journal::AttemptName& attempt, const json& line) { return comparison.take(attempt.job, line); });
 
   Original again(created.run);
-  bool same = true, compared = false;
+  bool same = true, compared = false, proven = true;
   std::optional<std::int64_t> through;
   for (const plan::Job& job : plan.jobs) {
     const std::string& of = job.spec.job;
@@ -297,7 +306,11 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
     } else {
       result = compare_outputs(job, original.record(of), again.record(of));
     }
-    compared = compared || result != Result::nothing;
+    if (result == Result::unproven) {
+      print(of + ": what it told of its steps is not here (it was reused from a run that is gone or elsewhere)\n");
+      proven = false;
+    }
+    compared = compared || result == Result::same || result == Result::different;
     if (result != Result::different) continue;
     same = false;
     const std::string workers = different_workers(of, original.worker_started(of), again.worker_started(of));
@@ -313,6 +326,10 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
   }
   if (outcome != schedule::Outcome::completed && !comparison.reached()) {
     print("the rerun did not come to its end; so far it is identical to the bit\n");
+    return kRunFailed;
+  }
+  if (!proven) {
+    print("what could be compared is identical to the bit, and not all could\n");
     return kRunFailed;
   }
   print("identical to the bit" + (through ? " through step " + std::to_string(*through) : std::string()) + "\n");

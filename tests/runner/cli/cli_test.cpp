@@ -238,6 +238,9 @@ TEST_CASE("a run records the repository of its recipe, and runs nothing that it 
   fs::permissions(trap, fs::perms::owner_all);
   git({"config", "diff.external", trap});
   git({"config", "core.fsmonitor", trap});
+  git({"config", "filter.evil.clean", trap});
+  git({"config", "filter.evil.required", "true"});
+  small.folder.write(".gitattributes", "* filter=evil\n");
   small.folder.write("small.yaml", std::string(kSmall) + "# later\n");
   const test::Finished finished = small.run();
   INFO(finished.err);
