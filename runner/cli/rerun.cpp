@@ -19,13 +19,12 @@
 #include "stages/registry.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
-#include "stages/shared/telemetry/losses.h"
+#include "stages/shared/telemetry/metrics_lines.h"
 
 namespace braise::cli {
 namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
-using telemetry::Losses;
 
 const json::json_pointer kTier("/numerics/tier");
 
@@ -45,21 +44,16 @@ json worker_started(const std::vector<fs::path>& attempts) {
   return found;
 }
 
-/// The run that is repeated.
-class Original {
+/// A run, and where its jobs were done: the one that is repeated, or what came of it.
+class Told {
  public:
-  explicit Original(const journal::RunDirectory& run)
-      : run_(run), state_(journal::replay(run)), attempts_(run, state_) {}
+  explicit Told(const journal::RunDirectory& run) : run_(run), state_(journal::replay(run)), attempts_(run, state_) {}
 
   const journal::RunDirectory& run() const { return run_; }
   /// Oldest first.
   std::vector<fs::path> attempts(const std::string& job) { return attempts_.of(job); }
   json worker_started(const std::string& job) { return cli::worker_started(attempts(job)); }
-  Losses losses(const std::string& job) {
-    std::vector<fs::path> folders = attempts(job);
-    std::reverse(folders.begin(), folders.end());
-    return telemetry::losses_of(folders);
-  }
+  std::vector<telemetry::StepLoss> losses(const std::string& job) { return telemetry::read_losses(attempts(job)); }
   const journal::JobRecord* record(const std::string& job) const { return state_.find(job); }
 
  private:
@@ -88,7 +82,7 @@ std::string changed_inputs(const plan::Plan& plan) {
 
 /// The plan on this machine and so many workers a job (0: as many as it had), on the tiers it had. Errors: UsageError
 /// naming what cannot give the same bits.
-void adapt(plan::Plan& plan, Original& original, int workers) {
+void adapt(plan::Plan& plan, Told& original, int workers) {
   std::string faults;
   for (plan::Job& job : plan.jobs) {
     stages::Resources& resources = job.spec.resources;
@@ -127,9 +121,9 @@ void adapt(plan::Plan& plan, Original& original, int workers) {
 /// Compares losses as they come.
 class Comparison {
  public:
-  Comparison(Original& original, const plan::Plan& plan, std::optional<std::int64_t> until) : until_(until) {
+  Comparison(Told& original, const plan::Plan& plan, std::optional<std::int64_t> until) : until_(until) {
     for (const plan::Job& job : plan.jobs) {
-      Losses losses = original.losses(job.spec.job);
+      std::vector<telemetry::StepLoss> losses = original.losses(job.spec.job);
       if (!losses.empty()) expected_.emplace(job.spec.job, std::move(losses));
     }
     if (until && expected_.size() != 1) {
@@ -142,23 +136,23 @@ class Comparison {
   bool take(const std::string& job, const json& line) {
     const auto expected = expected_.find(job);
     if (expected == expected_.end()) return true;
-    Losses& mine = came_[job];
-    telemetry::take_in_loss(mine, line, job);
-    if (mine.empty()) return true;
-    const auto& [step, loss] = *mine.rbegin();
-    const auto there = expected->second.find(step);
-    if (there != expected->second.end() && there->second != loss) return false;
-    reached_ = until_ && step >= *until_;
+    const std::optional<telemetry::StepLoss> loss = telemetry::step_loss(line);
+    if (!loss) return true;
+    const auto there = std::ranges::lower_bound(expected->second, loss->step, {}, &telemetry::StepLoss::step);
+    if (there != expected->second.end() && there->step == loss->step &&
+        telemetry::bits_text(there->loss) != telemetry::bits_text(loss->loss)) {
+      return false;
+    }
+    reached_ = until_ && loss->step >= *until_;
     return !reached_;
   }
 
   bool reached() const { return reached_; }
-  const std::map<std::string, Losses>& expected() const { return expected_; }
-  const Losses& came(const std::string& job) { return came_[job]; }
+  bool expects(const std::string& job) const { return expected_.contains(job); }
 
  private:
   std::optional<std::int64_t> until_;
-  std::map<std::string, Losses> expected_, came_;
+  std::map<std::string, std::vector<telemetry::StepLoss>> expected_;  ///< in the order of steps
   bool reached_ = false;
 };
 
@@ -213,16 +207,15 @@ enum class Result {
 };
 
 /// A training: losses and checkpoints, through the last step that both have.
-Result compare_training(const std::string& job, Original& original, const journal::RunDirectory& again,
-                        Comparison& comparison, std::int64_t& through) {
-  const Losses& mine = comparison.came(job);
-  if (mine.empty()) return Result::nothing;
-  through = std::min(mine.rbegin()->first, comparison.expected().at(job).rbegin()->first);
+Result compare_training(const std::string& job, Told& original, Told& again, std::int64_t& through) {
+  const std::vector<telemetry::StepLoss> before = original.losses(job), after = again.losses(job);
+  if (before.empty() || after.empty()) return Result::nothing;
+  through = std::min(before.back().step, after.back().step);
   const std::vector<fs::path> attempts = original.attempts(job);
   const launch::CommandResult compared =
       launch::run_command(worker_program(),
                           {"tool", "compare", "--through=" + std::to_string(through), "--",
-                           attempts.front().parent_path().parent_path(), again.job_dir(job)},
+                           attempts.front().parent_path().parent_path(), again.run().job_dir(job)},
                           launch::kept_environment(), {}, kComparePatience);
   print(job + ": " + compared.out);
   if (compared.status > 1) throw core::Error("the comparison of " + job + " failed: " + compared.err);
@@ -266,7 +259,7 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
   } else {
     named = find_run(name, runs);
   }
-  Original original(*named);
+  Told original(*named);
   refuse_in_use(original.run());
   plan::Plan plan = read_plan(original.run());
   const std::string changed = changed_inputs(plan);
@@ -293,15 +286,15 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
       plan, created.run, created.lock, machine, how,
       [&](const journal::AttemptName& attempt, const json& line) { return comparison.take(attempt.job, line); });
 
-  Original again(created.run);
+  Told again(created.run);
   bool same = true, compared = false, proven = true;
   std::optional<std::int64_t> through;
   for (const plan::Job& job : plan.jobs) {
     const std::string& of = job.spec.job;
     Result result = Result::nothing;
-    if (comparison.expected().contains(of)) {
+    if (comparison.expects(of)) {
       std::int64_t last = 0;
-      result = compare_training(of, original, created.run, comparison, last);
+      result = compare_training(of, original, again, last);
       if (result == Result::same) through = std::min(through.value_or(last), last);
     } else {
       result = compare_outputs(job, original.record(of), again.record(of));

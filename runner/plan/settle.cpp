@@ -94,6 +94,15 @@ std::optional<Job> settle(const Plan& plan, const Job& job, const Outcomes& outc
   return Settler(plan, outcomes, why).settle(job);
 }
 
+Outcomes outcomes_in(const std::filesystem::path& run,
+                     const std::function<const Completed*(const std::string& job)>& completed) {
+  return {[completed](const std::string& job) { return completed(job) != nullptr; },
+          [run, completed](const std::string& select) {
+            const Completed& chosen = *completed(select);
+            return read_selection(run / chosen.attempt_dir, chosen);
+          }};
+}
+
 std::vector<std::string> read_selection(const std::filesystem::path& attempt_dir, const Completed& completed) {
   const auto output = completed.outputs.find("selected");
   if (output == completed.outputs.end()) throw core::Error(attempt_dir.string() + " holds no selection");

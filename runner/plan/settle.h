@@ -18,6 +18,10 @@ struct Outcomes {
   std::function<std::vector<std::string>(const std::string& select)> selected;
 };
 
+/// The outcomes in a run's folder, of jobs of which `completed` tells what they left; null for those that are not.
+Outcomes outcomes_in(const std::filesystem::path& run,
+                     const std::function<const Completed*(const std::string& job)>& completed);
+
 /// Whether a job depends on which other jobs ended well, or were chosen.
 bool is_late(const Job& job);
 

@@ -122,11 +122,7 @@ void show_choices(RunStatus& status, const journal::RunDirectory& run) {
     const JobRecord* record = status.journal.find(job);
     return record != nullptr && record->completion ? &record->completion->completed : nullptr;
   };
-  const plan::Outcomes outcomes{[&](const std::string& job) { return completed(job) != nullptr; },
-                                [&](const std::string& select) {
-                                  const plan::Completed& chosen = *completed(select);
-                                  return plan::read_selection(run.path() / chosen.attempt_dir, chosen);
-                                }};
+  const plan::Outcomes outcomes = plan::outcomes_in(run.path(), completed);
   std::string why;
   for (plan::Job& job : status.plan.jobs) {
     if (!job.choice || completed(job.choice->select) == nullptr) continue;

@@ -210,11 +210,10 @@ class Scheduler {
     const auto completed = [this](const std::string& needed) -> const plan::Completed& {
       return jobs_[by_name_.at(needed)].completed;
     };
-    const plan::Outcomes outcomes{[this](const std::string& name) { return is_done(jobs_[by_name_.at(name)]); },
-                                  [&](const std::string& select) {
-                                    return plan::read_selection(run_.path() / completed(select).attempt_dir,
-                                                                completed(select));
-                                  }};
+    const plan::Outcomes outcomes =
+        plan::outcomes_in(run_.path(), [&](const std::string& name) -> const plan::Completed* {
+          return is_done(jobs_[by_name_.at(name)]) ? &completed(name) : nullptr;
+        });
     std::string why;
     const std::optional<plan::Job> settled = plan::settle(plan_, *job.plan, outcomes, why);
     if (!settled) return why;

@@ -100,11 +100,10 @@ class Submitter {
       const bool all_ended =
           std::all_of(awaited.begin(), awaited.end(), [&](const std::string& name) { return done_.contains(name); });
       if (!known || !all_ended) continue;
-      const plan::Outcomes outcomes{[&](const std::string& name) { return done_.contains(name); },
-                                    [&](const std::string& select) {
-                                      const plan::Completed& chosen = done_.at(select);
-                                      return plan::read_selection(run_.path() / chosen.attempt_dir, chosen);
-                                    }};
+      const plan::Outcomes outcomes = plan::outcomes_in(run_.path(), [&](const std::string& name) {
+        const auto found = done_.find(name);
+        return found == done_.end() ? nullptr : &found->second;
+      });
       std::string why;
       const std::optional<plan::Job> settled = plan::settle(plan_, job, outcomes, why);
       if (!settled) continue;  // its supervisor will say so

@@ -136,14 +136,11 @@ class Supervisor {
     const auto completed = [&](const std::string& needed) -> const plan::Completed& {
       return state.find(needed)->completion->completed;
     };
-    const plan::Outcomes outcomes{[&](const std::string& name) {
-                                    const journal::JobRecord* record = state.find(name);
-                                    return record != nullptr && record->completion.has_value();
-                                  },
-                                  [&](const std::string& select) {
-                                    return plan::read_selection(run_.path() / completed(select).attempt_dir,
-                                                                completed(select));
-                                  }};
+    const plan::Outcomes outcomes =
+        plan::outcomes_in(run_.path(), [&](const std::string& name) -> const plan::Completed* {
+          const journal::JobRecord* record = state.find(name);
+          return record != nullptr && record->completion ? &record->completion->completed : nullptr;
+        });
     std::string why;
     const std::optional<plan::Job> settled = plan::settle(plan_, job_, outcomes, why);
     if (!settled) return why;

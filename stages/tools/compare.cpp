@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -9,7 +10,7 @@
 #include "kernels/core/error.h"
 #include "stages/shared/checkpoint/checkpoint.h"
 #include "stages/shared/checkpoint/digest.h"
-#include "stages/shared/telemetry/losses.h"
+#include "stages/shared/telemetry/metrics_lines.h"
 #include "stages/tools/target.h"
 #include "stages/tools/tools.h"
 #include "stages/tools/values.h"
@@ -17,7 +18,25 @@
 namespace braise::tools {
 namespace {
 namespace fs = std::filesystem;
-using nlohmann::json;
+
+/// The bits of losses, by step.
+using Losses = std::map<std::int64_t, std::uint64_t>;
+
+Losses losses_of(std::vector<fs::path> latest_first) {
+  std::ranges::reverse(latest_first);
+  Losses losses;
+  for (const telemetry::StepLoss& loss : telemetry::read_losses(latest_first)) {
+    losses[loss.step] = std::bit_cast<std::uint64_t>(loss.loss);
+  }
+  return losses;
+}
+
+std::string loss_text(std::uint64_t bits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.17g (%016llx)", std::bit_cast<double>(bits),
+                static_cast<unsigned long long>(bits));
+  return text;
+}
 
 /// How far apart two numbers are, in representable numbers between them: of a dtype's own.
 double ulps(core::Dtype dtype, std::span<const std::byte> a, std::span<const std::byte> b, std::size_t index) {
@@ -122,13 +141,12 @@ std::map<std::int64_t, fs::path> checkpoints_of(const std::vector<fs::path>& att
 
 int compare_jobs(const fs::path& name_a, const std::vector<fs::path>& a, const fs::path& name_b,
                  const std::vector<fs::path>& b, std::optional<std::int64_t> through_step) {
-  telemetry::Losses losses_a = telemetry::losses_of(a), losses_b = telemetry::losses_of(b);
+  Losses losses_a = losses_of(a), losses_b = losses_of(b);
   std::map<std::int64_t, fs::path> saved_a = checkpoints_of(a), saved_b = checkpoints_of(b);
   if (losses_a.empty() && losses_b.empty() && (saved_a.empty() || saved_b.empty()))
     throw BadInput("there is neither a loss nor a checkpoint in both to compare");
   if (through_step) {
-    for (telemetry::Losses* losses : {&losses_a, &losses_b})
-      losses->erase(losses->upper_bound(*through_step), losses->end());
+    for (Losses* losses : {&losses_a, &losses_b}) losses->erase(losses->upper_bound(*through_step), losses->end());
     for (auto* saved : {&saved_a, &saved_b}) saved->erase(saved->upper_bound(*through_step), saved->end());
     if (losses_a.empty() || losses_b.empty()) losses_a = losses_b = {};
   }
@@ -142,7 +160,7 @@ int compare_jobs(const fs::path& name_a, const std::vector<fs::path>& a, const f
   }
   if (at_a != losses_a.end() && at_b != losses_b.end() && at_a->first == at_b->first) {
     std::printf("the losses differ from step %lld on: %s against %s\n", static_cast<long long>(at_a->first),
-                at_a->second.text().c_str(), at_b->second.text().c_str());
+                loss_text(at_a->second).c_str(), loss_text(at_b->second).c_str());
     result = kBad;
   } else if (at_a != losses_a.end() || at_b != losses_b.end()) {
     const bool a_goes_on = at_a != losses_a.end() && (at_b == losses_b.end() || at_a->first < at_b->first);

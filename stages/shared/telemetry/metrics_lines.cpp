@@ -140,11 +140,16 @@ std::vector<json> read_metrics(const std::vector<fs::path>& attempt_dirs) {
   return lines;
 }
 
+std::optional<StepLoss> step_loss(const json& line) {
+  if (!is_step(line)) return std::nullopt;
+  return StepLoss{step_of(line), from_bits_text(line.at("loss_bits"))};
+}
+
 std::vector<StepLoss> read_losses(const std::vector<fs::path>& attempt_dirs) {
   std::vector<StepLoss> losses;
   for_each_line(attempt_dirs, [&](json&& line) {
     if (is_begin(line)) void_later(losses, line.at("resume_step"), [](const StepLoss& loss) { return loss.step; });
-    if (is_step(line)) losses.push_back({step_of(line), from_bits_text(line.at("loss_bits"))});
+    if (const std::optional<StepLoss> loss = step_loss(line)) losses.push_back(*loss);
   });
   return losses;
 }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,9 @@ struct StepLoss {
   std::int64_t step = 0;
   double loss = 0;
 };
+
+/// The loss of a line; nothing where it tells of no step of training. Errors: as from_bits_text.
+std::optional<StepLoss> step_loss(const nlohmann::json& line);
 
 /// Of the lines that hold, the losses of steps alone: of a million steps they take 16 MB, the lines a hundred times as
 /// much.

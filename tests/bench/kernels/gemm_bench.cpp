@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <string>
 #include <vector>
 
@@ -15,6 +14,7 @@
 #include "kernels/core/random.h"
 #include "kernels/core/tier.h"
 #include "kernels/linear/matmul.h"
+#include "tests/bench/kernels/whole_product.h"
 
 namespace {
 
@@ -40,42 +40,6 @@ core::Tensor random_tensor(core::Arena& arena, Dtype dtype, const Shape& shape, 
   }
   return tensor;
 }
-
-/// oneDNN's own product of the same size: weights in the layout it likes best, all threads in one primitive.
-class Whole {
- public:
-  Whole(Dtype dtype, std::int64_t rows, std::int64_t depth, std::int64_t columns)
-      : engine_(dnnl::engine::kind::cpu, 0) {
-    using memory = dnnl::memory;
-    const auto type = dtype == Dtype::kFloat32 ? memory::data_type::f32 : memory::data_type::bf16;
-    const dnnl::matmul::primitive_desc descriptor(
-        dnnl::matmul::desc(memory::desc({rows, depth}, type, memory::format_tag::ab),
-                           memory::desc({depth, columns}, type, memory::format_tag::any),
-                           memory::desc({rows, columns}, type, memory::format_tag::ab)),
-        engine_);
-    product_ = dnnl::matmul(descriptor);
-    for (const auto& [argument, desc] : {std::pair{DNNL_ARG_SRC, descriptor.src_desc()},
-                                         {DNNL_ARG_WEIGHTS, descriptor.weights_desc()},
-                                         {DNNL_ARG_DST, descriptor.dst_desc()}}) {
-      memory one(desc, engine_);
-      auto* const bytes = static_cast<std::uint16_t*>(one.get_data_handle());
-      for (std::size_t i = 0; i < desc.get_size() / 2; ++i)
-        bytes[i] = static_cast<std::uint16_t>(0x3f00 + i * 7919 % 256);
-      arguments_.emplace(argument, one);
-    }
-    stream_ = dnnl::stream(engine_);
-  }
-  void run() {
-    product_.execute(stream_, arguments_);
-    stream_.wait();
-  }
-
- private:
-  dnnl::engine engine_;
-  dnnl::stream stream_;
-  dnnl::matmul product_;
-  std::unordered_map<int, dnnl::memory> arguments_;
-};
 
 template <class First, class Second>
 std::pair<double, double> best_seconds(const First& first, const Second& second) {
@@ -125,7 +89,7 @@ int main(int count, char** arguments) {
     const double operations = 2e-9 * static_cast<double>(rows * layer.inputs * layer.outputs);
     linear::matmul(*stream, y.view, x.view, forward);  // settles the tier before the bench's own use of oneDNN
     const auto report = [&](const char* what, const auto& work, std::int64_t m, std::int64_t k, std::int64_t n) {
-      Whole whole(dtype, m, k, n);
+      bench::WholeProduct whole(dtype, m, k, n);
       const auto [ours, theirs] = best_seconds(work, [&] { whole.run(); });
       std::printf("%-22s %-16s %7.0f | %7.0f | %.2f\n", layer.name, what, operations / ours, operations / theirs,
                   theirs / ours);

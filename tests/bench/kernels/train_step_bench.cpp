@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <fstream>
 #include <map>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <string>
 #include <vector>
 
@@ -21,6 +20,7 @@
 #include "kernels/optimizer/adam.h"
 #include "kernels/optimizer/grad_norm.h"
 #include "stages/shared/model/decoder.h"
+#include "tests/bench/kernels/whole_product.h"
 
 namespace {
 
@@ -43,37 +43,16 @@ double process_bytes(const std::string& key) {
   return 0;
 }
 
-/// oneDNN's own product 4096 x 3072 x 768 on all threads.
-class WholeProduct {
+/// FLOP/s of oneDNN's own product 4096 x 3072 x 768 on all threads: the best of 0.3 seconds.
+class GemmRate {
  public:
-  explicit WholeProduct(Dtype dtype) : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
-    using memory = dnnl::memory;
-    const auto type = dtype == Dtype::kFloat32 ? memory::data_type::f32 : memory::data_type::bf16;
-    const dnnl::matmul::primitive_desc descriptor(
-        dnnl::matmul::desc(memory::desc({kRows, kDepth}, type, memory::format_tag::ab),
-                           memory::desc({kDepth, kColumns}, type, memory::format_tag::any),
-                           memory::desc({kRows, kColumns}, type, memory::format_tag::ab)),
-        engine_);
-    product_ = dnnl::matmul(descriptor);
-    for (const auto& [argument, desc] : {std::pair{DNNL_ARG_SRC, descriptor.src_desc()},
-                                         {DNNL_ARG_WEIGHTS, descriptor.weights_desc()},
-                                         {DNNL_ARG_DST, descriptor.dst_desc()}}) {
-      memory one(desc, engine_);
-      auto* const words = static_cast<std::uint16_t*>(one.get_data_handle());
-      for (std::size_t i = 0; i < desc.get_size() / 2; ++i)
-        words[i] = static_cast<std::uint16_t>(0x3f00 + i * 7919 % 256);
-      arguments_.emplace(argument, one);
-    }
-  }
-
-  /// FLOP/s: the best of 0.3 seconds.
-  double rate() {
+  explicit GemmRate(Dtype dtype) : product_(dtype, kRows, kDepth, kColumns) {}
+  double measure() {
     double best = 1e30;
     const double end = now() + 0.3;
     while (now() < end) {
       const double start = now();
-      product_.execute(stream_, arguments_);
-      stream_.wait();
+      product_.run();
       best = std::min(best, now() - start);
     }
     return 2.0 * kRows * kDepth * kColumns / best;
@@ -83,10 +62,7 @@ class WholeProduct {
   static constexpr std::int64_t kRows = 4096;
   static constexpr std::int64_t kDepth = 768;
   static constexpr std::int64_t kColumns = 3072;
-  dnnl::engine engine_;
-  dnnl::stream stream_;
-  dnnl::matmul product_;
-  std::unordered_map<int, dnnl::memory> arguments_;
+  bench::WholeProduct product_;
 };
 
 model::Config gpt2_124m(std::int64_t length) {
@@ -127,8 +103,8 @@ int main(int count, char** arguments) {
   const auto stream = core::make_stream(arena);
   const model::Config config = gpt2_124m(length);
   linear::settle_tier();
-  WholeProduct product(dtype);
-  double rate_before = product.rate();
+  GemmRate gemm(dtype);
+  double rate_before = gemm.measure();
   const double before_bytes = process_bytes("VmRSS");
   model::Decoder decoder(*stream, config, settings);
   decoder.initialise(1337);
@@ -214,7 +190,7 @@ int main(int count, char** arguments) {
     timed("6 packing weights", [&] { decoder.values_changed(); });
     const double whole = now() - start;
     // Machines that others share change their speed from second to second: the rate is that of just before and after.
-    const double rate_after = product.rate();
+    const double rate_after = gemm.measure();
     const double floor = model_flops / ((rate_before + rate_after) / 2);
     rate_before = rate_after;
     if (step > 1) ratios.push_back(floor / whole);
