@@ -11,15 +11,12 @@
 #include "runner/cli/commands.h"
 #include "runner/cli/execute.h"
 #include "runner/cli/new_run.h"
+#include "runner/cli/tools.h"
 #include "runner/journal/archive.h"
-#include "runner/journal/job_attempts.h"
-#include "runner/journal/replay.h"
-#include "runner/launch/command.h"
-#include "runner/launch/environment.h"
+#include "runner/report/differences.h"
 #include "stages/registry.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
-#include "stages/shared/telemetry/metrics_lines.h"
 
 namespace braise::cli {
 namespace {
@@ -27,40 +24,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 const json::json_pointer kTier("/numerics/tier");
-
-/// A comparison reads checkpoints of any size.
-constexpr std::chrono::hours kComparePatience{24};
-
-/// What was recorded of a job's latest attempt whose workers came to start: its worker_started event, or null.
-json worker_started(const std::vector<fs::path>& attempts) {
-  json found;
-  for (const fs::path& attempt : attempts) {
-    const fs::path job = attempt.parent_path().parent_path();
-    const std::string writer = job.filename().string() + "-" + attempt.filename().string();
-    for (const json& event : journal::read_journal_file(job.parent_path().parent_path() / "journal", writer).events) {
-      if (event.at("event") == "worker_started") found = event;
-    }
-  }
-  return found;
-}
-
-/// A run, and where its jobs were done: the one that is repeated, or what came of it.
-class Told {
- public:
-  explicit Told(const journal::RunDirectory& run) : run_(run), state_(journal::replay(run)), attempts_(run, state_) {}
-
-  const journal::RunDirectory& run() const { return run_; }
-  /// Oldest first.
-  std::vector<fs::path> attempts(const std::string& job) { return attempts_.of(job); }
-  json worker_started(const std::string& job) { return cli::worker_started(attempts(job)); }
-  std::vector<telemetry::StepLoss> losses(const std::string& job) { return telemetry::read_losses(attempts(job)); }
-  const journal::JobRecord* record(const std::string& job) const { return state_.find(job); }
-
- private:
-  const journal::RunDirectory run_;
-  const journal::RunState state_;
-  journal::JobAttempts attempts_;
-};
 
 /// Inputs that are not what they were: a line each.
 std::string changed_inputs(const plan::Plan& plan) {
@@ -82,7 +45,7 @@ std::string changed_inputs(const plan::Plan& plan) {
 
 /// The plan on this machine and so many workers a job (0: as many as it had), on the tiers it had. Errors: UsageError
 /// naming what cannot give the same bits.
-void adapt(plan::Plan& plan, Told& original, int workers) {
+void adapt(plan::Plan& plan, report::PastRun& original, int workers) {
   std::string faults;
   for (plan::Job& job : plan.jobs) {
     stages::Resources& resources = job.spec.resources;
@@ -102,7 +65,10 @@ void adapt(plan::Plan& plan, Told& original, int workers) {
     kind->check({job.spec.config, resources, fault});
     job.estimate = kind->estimate(job.spec.config, resources, job.spec.inputs);
     if (!job.spec.config.contains(kTier) || job.spec.config.at(kTier) != "auto") continue;
-    const json started = original.worker_started(job.spec.job);
+    json started;
+    for (const fs::path& attempt : original.attempts(job.spec.job)) {
+      if (json event = journal::started_workers(attempt).event; !event.is_null()) started = std::move(event);
+    }
     if (started.is_null()) continue;
     const std::string name = started.at("tiers").at(0);
     const std::optional<core::Tier> tier = core::tier_named(name);
@@ -121,7 +87,7 @@ void adapt(plan::Plan& plan, Told& original, int workers) {
 /// Compares losses as they come.
 class Comparison {
  public:
-  Comparison(Told& original, const plan::Plan& plan, std::optional<std::int64_t> until) : until_(until) {
+  Comparison(report::PastRun& original, const plan::Plan& plan, std::optional<std::int64_t> until) : until_(until) {
     for (const plan::Job& job : plan.jobs) {
       std::vector<telemetry::StepLoss> losses = original.losses(job.spec.job);
       if (!losses.empty()) expected_.emplace(job.spec.job, std::move(losses));
@@ -156,49 +122,6 @@ class Comparison {
   bool reached_ = false;
 };
 
-/// How two provenances differ in what may decide on bits: a line each.
-std::string different_provenance(const journal::RunDirectory& a, const journal::RunDirectory& b) {
-  const auto facts = [](const journal::RunDirectory& run) {
-    const json text = json::parse(io::read_file(run.provenance_file()), nullptr, false);
-    json kept = json::object();
-    for (const char* const key : {"build", "host", "environment", "kept_environment"}) {
-      if (text.is_object() && text.contains(key)) kept[key] = text.at(key);
-    }
-    return kept.flatten();
-  };
-  const json of_a = facts(a), of_b = facts(b);
-  std::set<std::string> keys;
-  for (const json* const side : {&of_a, &of_b}) {
-    for (const auto& [key, value] : side->items()) keys.insert(key);
-  }
-  std::string text;
-  const auto shown = [](const json& side, const std::string& key) {
-    return side.contains(key) ? side.at(key).dump(-1, ' ', false, json::error_handler_t::replace)
-                              : std::string("absent");
-  };
-  for (const std::string& key : keys) {
-    if (shown(of_a, key) == shown(of_b, key)) continue;
-    text += "  " + key.substr(1) + ": " + shown(of_a, key) + " against " + shown(of_b, key) + "\n";
-  }
-  return text;
-}
-
-/// The same of what workers told of themselves: libraries and processors.
-std::string different_workers(const std::string& job, const json& a, const json& b) {
-  std::string text;
-  for (const char* const key : {"tiers", "processors", "versions"}) {
-    const auto shown = [&](const json& side) {
-      if (!side.is_object() || !side.contains(key)) return std::string("unknown");
-      const json& value = side.at(key);
-      // Of ranks, whose number may differ, the kinds there are.
-      if (!value.is_array()) return value.dump();
-      return json(std::set<std::string>(value.begin(), value.end())).dump();
-    };
-    if (shown(a) != shown(b)) text += "  " + job + ", " + key + ": " + shown(a) + " against " + shown(b) + "\n";
-  }
-  return text;
-}
-
 enum class Result {
   same,
   different,
@@ -207,18 +130,16 @@ enum class Result {
 };
 
 /// A training: losses and checkpoints, through the last step that both have.
-Result compare_training(const std::string& job, Told& original, Told& again, std::int64_t& through) {
+Result compare_training(const std::string& job, report::PastRun& original, report::PastRun& again,
+                        std::int64_t& through) {
   const std::vector<telemetry::StepLoss> before = original.losses(job), after = again.losses(job);
   if (before.empty() || after.empty()) return Result::nothing;
   through = std::min(before.back().step, after.back().step);
   const std::vector<fs::path> attempts = original.attempts(job);
   const launch::CommandResult compared =
-      launch::run_command(worker_program(),
-                          {"tool", "compare", "--through=" + std::to_string(through), "--",
-                           attempts.front().parent_path().parent_path(), again.run().job_dir(job)},
-                          launch::kept_environment(), {}, kComparePatience);
+      run_compare_tool(attempts.front().parent_path().parent_path(), again.run().job_dir(job), through);
   print(job + ": " + compared.out);
-  if (compared.status > 1) throw core::Error("the comparison of " + job + " failed: " + compared.err);
+  if (compared.status > kRunFailed) throw core::Error("the comparison of " + job + " failed: " + compared.err);
   return compared.status == 0 ? Result::same : Result::different;
 }
 
@@ -259,7 +180,7 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
   } else {
     named = find_run(name, runs);
   }
-  Told original(*named);
+  report::PastRun original(*named);
   refuse_in_use(original.run());
   plan::Plan plan = read_plan(original.run());
   const std::string changed = changed_inputs(plan);
@@ -286,7 +207,7 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
       plan, created.run, created.lock, machine, how,
       [&](const journal::AttemptName& attempt, const json& line) { return comparison.take(attempt.job, line); });
 
-  Told again(created.run);
+  report::PastRun again(created.run);
   bool same = true, compared = false, proven = true;
   std::optional<std::int64_t> through;
   for (const plan::Job& job : plan.jobs) {
@@ -306,8 +227,8 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
     compared = compared || result == Result::same || result == Result::different;
     if (result != Result::different) continue;
     same = false;
-    const std::string workers = different_workers(of, original.worker_started(of), again.worker_started(of));
-    const std::string made = different_provenance(original.run(), created.run);
+    const std::string workers = report::different_workers(of, original, of, again);
+    const std::string made = report::different_provenance(original.run(), created.run);
     print(workers.empty() && made.empty() ? "nothing differs in their provenance\n"
                                           : "what differs in their provenance:\n" + workers + made);
     break;

@@ -40,4 +40,15 @@ const RunState& JobAttempts::journal_of(const std::string& run) {
   return known->second;
 }
 
+StartedWorkers started_workers(const fs::path& attempt) {
+  const fs::path job = attempt.parent_path().parent_path();
+  const fs::path run = job.parent_path().parent_path();
+  JournalFile file = read_journal_file(run / "journal", job.filename().string() + "-" + attempt.filename().string());
+  StartedWorkers started{nullptr, std::move(file.warnings)};
+  for (nlohmann::json& event : file.events) {
+    if (event.at("event") == "worker_started") started.event = std::move(event);
+  }
+  return started;
+}
+
 }  // namespace braise::journal

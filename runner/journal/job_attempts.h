@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,14 @@ class JobAttempts {
   const RunDirectory& run_;
   std::map<std::string, RunState> runs_;
 };
+
+/// What an attempt's workers told of themselves when they were up.
+struct StartedWorkers {
+  nlohmann::json event;               ///< worker_started; null: they did not come so far, or it cannot be read
+  std::vector<std::string> warnings;  ///< what cannot be read of the attempt's journal: "file:line: ..."
+};
+
+/// From the journal of the run that the attempt's folder lies in.
+StartedWorkers started_workers(const std::filesystem::path& attempt);
 
 }  // namespace braise::journal

@@ -39,12 +39,6 @@ std::string host_name() {
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
-bool is_run(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path / "plan.json", ignored) && fs::is_regular_file(path / "provenance.json", ignored) &&
-         fs::is_directory(path / "journal", ignored);
-}
-
 /// Sorts by time of creation: the one in the name; within a second, the file system's.
 using Age = std::tuple<std::string, fs::file_time_type, std::string>;
 
@@ -120,6 +114,12 @@ CreatedRun RunDirectory::create(const fs::path& runs_dir, const std::string& nam
     }
     fs::remove_all(made);
   }
+}
+
+bool RunDirectory::is_run(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path / "plan.json", ignored) && fs::is_regular_file(path / "provenance.json", ignored) &&
+         fs::is_directory(path / "journal", ignored);
 }
 
 RunDirectory RunDirectory::open(const fs::path& path) {
@@ -234,7 +234,7 @@ void sweep(const fs::path& runs_dir) {
   };
   const auto sweep_scratch = [&error](const fs::path& run) {
     const fs::path scratch = run / "scratch";
-    if (fs::is_symlink(scratch, error) || is_empty_or_missing(scratch) || !is_run(run)) return;
+    if (fs::is_symlink(scratch, error) || is_empty_or_missing(scratch) || !RunDirectory::is_run(run)) return;
     if (fs::exists(run / "slurm", error)) return;  // jobs on other machines work there without holding the run
     const auto lock = io::FileLock::try_take(run / "lock");
     if (!lock) return;

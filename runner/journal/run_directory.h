@@ -51,6 +51,9 @@ class RunDirectory {
   /// run directory or a hidden `.new-*` folder that sweep() removes. Errors: core::Error; nothing is left.
   static CreatedRun create(const std::filesystem::path& runs_dir, const std::string& name, const RunFiles& files);
 
+  /// Whether a folder has what a run directory must have.
+  static bool is_run(const std::filesystem::path& path);
+
   /// An existing run directory. Errors: core::Error saying what it lacks.
   static RunDirectory open(const std::filesystem::path& path);
 

@@ -116,7 +116,54 @@ TEST_CASE("a run that does not come out again: the first difference, and what el
   INFO(finished.err << finished.out);
   CHECK(finished.status == 1);
   CHECK_THAT(finished.out, Contains("pretrain: the losses differ from step 5 on: ") &&
-                               Contains("what differs in their provenance:\n  build/build_type: \"Else"));
+                               Contains("what differs in their provenance:\n  build.build_type: \"Else"));
+}
+
+TEST_CASE("compare tells how two runs differ in recipe and provenance, which bits do not depend on") {
+  const Trained trained;
+  const auto compared = [](const std::string& a, const std::string& b) {
+    const test::Finished finished = test::run_program({test::program("braise"), "compare", a, b});
+    INFO(finished.err);
+    CHECK(finished.status < 2);
+    return finished;
+  };
+  const test::Finished same = compared(trained.run, trained.run / "jobs/pretrain");
+  CHECK(same.status == 0);
+  CHECK(same.out == "identical through step 8: 8 losses, the checkpoints of 2 steps\n");
+
+  const test::Finished other =
+      test::run_program({test::program("braise"), "run", trained.folder.path() / "small.yaml", "--runs", trained.runs,
+                         "--set", "stages.pretrain.optimizer.lr=0.02", "--set", "resources.workers_per_node=1"});
+  INFO(other.err);
+  REQUIRE(other.status == 0);
+  const fs::path run = Trained::last_line(other.out);
+  const test::Finished different = compared(trained.run, run);
+  INFO(different.out);
+  CHECK(different.status == 1);
+  CHECK_THAT(different.out, Contains("what differs in their recipes:\n") &&
+                                Contains("\n  stages.pretrain.optimizer.lr: 0.01 -> 0.02\n") &&
+                                Contains("\n  jobs.pretrain.workers: 2 -> 1\n") &&
+                                Contains("what differs in their provenance:\n  overrides.set: [] -> [\"stages.") &&
+                                Contains("\nthe losses differ from step 2 on: "));
+
+  // A copy of a run that another build, on other processors, would have made to the same bits.
+  const fs::path copy = trained.runs / "copy";
+  fs::copy(trained.run, copy, fs::copy_options::recursive);
+  const fs::path provenance = copy / "provenance.json";
+  io::write_file_durably(provenance, replaced(io::read_file(provenance), "\"commit\": \"", "\"commit\": \"0"));
+  for (const auto& file : fs::directory_iterator(copy / "journal")) {
+    if (!file.path().filename().string().starts_with("pretrain-")) continue;
+    io::write_file_durably(file.path(),
+                           replaced(io::read_file(file.path()), "\"processors\":[\"", "\"processors\":[\"Other "));
+  }
+  const test::Finished elsewhere = compared(trained.run, copy / "jobs/pretrain");
+  INFO(elsewhere.out);
+  CHECK(elsewhere.status == 0);
+  CHECK_THAT(elsewhere.out, Contains("the same recipe\nwhat differs in their provenance:\n  build.commit: \"") &&
+                                Contains("\n  workers of pretrain.processors: ") && Contains("Other ") &&
+                                Contains("\nidentical through step 8: "));
+  fs::remove(copy / "resolved.yaml");
+  CHECK_THAT(compared(trained.run, copy).out, Contains("cannot be told: ") && Contains("identical through step 8: "));
 }
 
 TEST_CASE("what cannot come out again is refused before anything is made") {
