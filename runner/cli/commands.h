@@ -35,7 +35,7 @@ int resume(const std::string& run, const std::filesystem::path& runs, const RunA
 int resubmit(const journal::RunDirectory& run, const std::filesystem::path& site);
 
 struct RerunArguments {
-  std::optional<std::int64_t> until;  ///< the step of the one training to stop at
+  std::optional<std::int64_t> until;  ///< the step after which every training ends
   int workers = 0;                    ///< of every job; 0: as many as it had
   std::filesystem::path in;           ///< the folder for the new run; empty: that of the runs
 };

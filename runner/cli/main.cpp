@@ -74,6 +74,15 @@ void add_ranking(CLI::App& command, Arguments& a, CLI::Option* run) {
   for (CLI::Option* option : {metric, highest, last}) option->needs(run);
 }
 
+CLI::Validator at_least_one() {
+  const auto check = [](const std::string& text) {
+    long long number = 0;
+    return CLI::detail::lexical_cast(text, number) && number >= 1 ? std::string()
+                                                                  : "must be a whole number from 1, and is " + text;
+  };
+  return CLI::Validator(check, "NUMBER >= 1");
+}
+
 void add_fail_fast(CLI::App& command, Arguments& a) {
   auto* fast = command.add_flag("--fail-fast", a.run.fail_fast, "Stops all jobs as soon as one has failed");
   command.add_flag("!--keep-going", a.run.fail_fast, "Goes on with what does not depend on a failed job (the default)")
@@ -122,9 +131,9 @@ void add_commands(CLI::App& app, Arguments& a, int& result) {
   auto* rerun = app.add_subcommand("rerun", "Repeats a run and tells whether the same bits come out");
   rerun->add_option("run", a.run_name, "A run as elsewhere, or an archive of one")->required();
   add_runs(*rerun, a);
-  rerun->add_option("--until", a.rerun.until, "Stops after this step of the training")->check(CLI::PositiveNumber);
+  rerun->add_option("--until", a.rerun.until, "Stops every training after this step")->check(at_least_one());
   rerun->add_option("--workers", a.rerun.workers, "Workers of every job; by default as many as it had")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least_one());
   rerun->add_option("--in", a.rerun.in, "The folder for the new run; by default that of --runs");
   add_example(*rerun, "braise rerun latest --workers 1");
   rerun->callback([&] { result = cli::rerun(a.run_name, a.runs, a.rerun); });

@@ -9,6 +9,7 @@
 #include "runner/journal/provenance.h"
 #include "runner/launch/environment.h"
 #include "runner/launch/machine.h"
+#include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 #include "stages/shared/io/processor.h"
 #include "stages/shared/yaml/parse.h"
@@ -37,20 +38,45 @@ journal::Provenance own_provenance() {
   return provenance;
 }
 
+journal::CreatedRun create_run(const std::filesystem::path& runs, const std::string& name, journal::RunFiles files,
+                               const journal::Provenance& provenance) {
+  files.provenance = journal::provenance_text(provenance, files);
+  return journal::RunDirectory::create(runs, name, files);
+}
+
 journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& planned,
                                const std::filesystem::path& runs) {
   journal::Provenance provenance = own_provenance();
-  provenance.sources = planned.document.sources;
+  for (const recipe::Source& source : planned.document.sources) {
+    provenance.sources.push_back({source.path, io::sha256(source.text)});
+  }
   provenance.overrides = recipe.overrides;
   provenance.environment = planned.made.first.environment;
   provenance.repository = repository_of(recipe.recipe);
-  const journal::RunFiles files = {planned.document.sources.front().text, yaml::to_text(planned.made.first.resolved),
-                                   planned.made.plan.to_json().dump(1) + "\n", journal::provenance_text(provenance)};
-  return journal::RunDirectory::create(runs, planned.made.plan.recipe_name, files);
+  return create_run(runs, planned.made.plan.recipe_name,
+                    {planned.document.sources.front().text, yaml::to_text(planned.made.first.resolved),
+                     planned.made.plan.to_json().dump(1) + "\n", ""},
+                    provenance);
 }
 
 plan::Plan read_plan(const journal::RunDirectory& run) {
   return plan::Plan::from_json(nlohmann::json::parse(io::read_file(run.plan_file()), nullptr, false));
+}
+
+void refuse_edited(const journal::RunDirectory& run) {
+  std::optional<std::string> edited;
+  try {
+    edited = journal::edited_files(run);
+  } catch (const core::Error& error) {
+    throw UsageError(error.what());
+  }
+  if (!edited) {
+    std::fprintf(stderr, "%s was made by an earlier build, so whether its recipe and plan were edited cannot be told\n",
+                 run.id().c_str());
+  } else if (!edited->empty()) {
+    throw UsageError("files of " + run.id() + " were changed after it was made:" + *edited +
+                     "\nput them back as they were, or make a new run of the recipe with `braise run`");
+  }
 }
 
 journal::RunLock take_run(const journal::RunDirectory& run) {

@@ -4,18 +4,15 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 
 #include "kernels/core/error.h"
-#include "kernels/core/tier.h"
 #include "runner/cli/commands.h"
 #include "runner/cli/execute.h"
 #include "runner/cli/new_run.h"
+#include "runner/cli/rerun_plan.h"
 #include "runner/cli/tools.h"
-#include "runner/journal/archive.h"
 #include "runner/report/differences.h"
 #include "stages/registry.h"
-#include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 
 namespace braise::cli {
@@ -23,103 +20,60 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-const json::json_pointer kTier("/numerics/tier");
-
-/// Inputs that are not what they were: a line each.
-std::string changed_inputs(const plan::Plan& plan) {
-  std::string text;
-  std::set<std::string> seen;
-  for (const plan::Job& job : plan.jobs) {
-    for (const stages::InputFile& input : job.spec.inputs) {
-      if (!seen.insert(input.path).second) continue;
-      if (!fs::is_regular_file(input.path)) {
-        text += "\n  " + input.path + " is not there; it had SHA-256 " + input.sha256;
-        continue;
-      }
-      const std::string now = io::digest_file(input.path).sha256;
-      if (now != input.sha256) text += "\n  " + input.path + " has SHA-256 " + now + "; it had " + input.sha256;
-    }
-  }
-  return text;
-}
-
-/// The plan on this machine and so many workers a job (0: as many as it had), on the tiers it had. Errors: UsageError
-/// naming what cannot give the same bits.
-void adapt(plan::Plan& plan, report::PastRun& original, int workers) {
-  std::string faults;
-  for (plan::Job& job : plan.jobs) {
-    stages::Resources& resources = job.spec.resources;
-    resources.workers_per_node = workers > 0 ? workers : resources.ranks();
-    resources.nodes = 1;
-    const stages::StageDescriptor* const kind = stages::find_kind(job.spec.kind);
-    if (kind == nullptr) throw UsageError("there is no stage kind " + job.spec.kind + " in this build");
-    const auto fault = [&](std::string_view pointer, const std::string& problem, const std::string& remedy) {
-      faults += "\n  " + job.spec.job + ": " + std::string(pointer) + ": " + problem + "; " + remedy;
-    };
-    if (kind->version != job.spec.kind_version) {
-      fault("",
-            "this build's stage kind " + job.spec.kind + " is version " + std::to_string(kind->version) +
-                ", which gives other outputs than version " + std::to_string(job.spec.kind_version) + " did",
-            "use the build that provenance.json names");
-    }
-    kind->check({job.spec.config, resources, fault});
-    job.estimate = kind->estimate(job.spec.config, resources, job.spec.inputs);
-    if (!job.spec.config.contains(kTier) || job.spec.config.at(kTier) != "auto") continue;
-    json started;
-    for (const fs::path& attempt : original.attempts(job.spec.job)) {
-      if (json event = journal::started_workers(attempt).event; !event.is_null()) started = std::move(event);
-    }
-    if (started.is_null()) continue;
-    const std::string name = started.at("tiers").at(0);
-    const std::optional<core::Tier> tier = core::tier_named(name);
-    if (!tier || *tier > core::detected_tier()) {
-      fault("/numerics/tier",
-            "it was done on instruction-set tier " + name + ", and this processor has " +
-                std::string(core::name(core::detected_tier())),
-            "other tiers give other bits; use such a processor");
-    } else {
-      job.spec.config[kTier] = name;
-    }
-  }
-  if (!faults.empty()) throw UsageError("the same bits cannot come out:" + faults);
-}
-
-/// Compares losses as they come.
-class Comparison {
+/// The run that is repeated. One that was unpacked for it goes again with this, unless it is kept.
+class Repeated {
  public:
-  Comparison(report::PastRun& original, const plan::Plan& plan, std::optional<std::int64_t> until) : until_(until) {
+  Repeated(const std::string& name, const fs::path& runs, const fs::path& in) {
+    if (!fs::is_regular_file(name)) {
+      run_ = find_run(name, runs);
+      return;
+    }
+    for (fs::path above = fs::absolute(in); !fs::exists(above); above = above.parent_path()) made_.push_back(above);
+    const journal::Unpacked unpacked = unpack_checked(name, in);
+    run_ = unpacked.run;
+    is_temporary_ = unpacked.is_new;
+  }
+  ~Repeated() {
+    if (!is_temporary_) return;
+    std::error_code ignored;
+    fs::remove_all(run_->path(), ignored);
+    for (const fs::path& folder : made_) fs::remove(folder, ignored);  // if it is empty
+  }
+  Repeated(const Repeated&) = delete;
+  Repeated& operator=(const Repeated&) = delete;
+
+  const journal::RunDirectory& run() const { return *run_; }
+  void keep() { is_temporary_ = false; }
+
+ private:
+  std::optional<journal::RunDirectory> run_;
+  bool is_temporary_ = false;
+  std::vector<fs::path> made_;  ///< folders that were made for it, the innermost first
+};
+
+/// Holds losses against those of the original as they come.
+class LossWatch {
+ public:
+  LossWatch(report::PastRun& original, const plan::Plan& plan) {
     for (const plan::Job& job : plan.jobs) {
       std::vector<telemetry::StepLoss> losses = original.losses(job.spec.job);
       if (!losses.empty()) expected_.emplace(job.spec.job, std::move(losses));
     }
-    if (until && expected_.size() != 1) {
-      throw UsageError("--until means the steps of one training; this run has losses of " +
-                       std::to_string(expected_.size()) + " jobs");
-    }
   }
 
-  /// False where there is no need to go on.
-  bool take(const std::string& job, const json& line) {
+  /// False where the loss of a step differs.
+  bool take(const std::string& job, const json& line) const {
     const auto expected = expected_.find(job);
     if (expected == expected_.end()) return true;
     const std::optional<telemetry::StepLoss> loss = telemetry::step_loss(line);
     if (!loss) return true;
     const auto there = std::ranges::lower_bound(expected->second, loss->step, {}, &telemetry::StepLoss::step);
-    if (there != expected->second.end() && there->step == loss->step &&
-        telemetry::bits_text(there->loss) != telemetry::bits_text(loss->loss)) {
-      return false;
-    }
-    reached_ = until_ && loss->step >= *until_;
-    return !reached_;
+    return there == expected->second.end() || there->step != loss->step ||
+           telemetry::bits_text(there->loss) == telemetry::bits_text(loss->loss);
   }
 
-  bool reached() const { return reached_; }
-  bool expects(const std::string& job) const { return expected_.contains(job); }
-
  private:
-  std::optional<std::int64_t> until_;
   std::map<std::string, std::vector<telemetry::StepLoss>> expected_;  ///< in the order of steps
-  bool reached_ = false;
 };
 
 enum class Result {
@@ -129,125 +83,168 @@ enum class Result {
   unproven  ///< what would be compared is gone
 };
 
+/// What the comparison of a job came to.
+struct Compared {
+  Result result = Result::nothing;
+  std::string text;           ///< for people; empty where there was nothing to compare
+  std::int64_t through = -1;  ///< of a training that is the same, the last step that both have
+};
+
 /// A training: losses and checkpoints, through the last step that both have.
-Result compare_training(const std::string& job, report::PastRun& original, report::PastRun& again,
-                        std::int64_t& through) {
+Compared compare_training(const std::string& job, report::PastRun& original, report::PastRun& again) {
   const std::vector<telemetry::StepLoss> before = original.losses(job), after = again.losses(job);
-  if (before.empty() || after.empty()) return Result::nothing;
-  through = std::min(before.back().step, after.back().step);
-  const std::vector<fs::path> attempts = original.attempts(job);
-  const launch::CommandResult compared =
-      run_compare_tool(attempts.front().parent_path().parent_path(), again.run().job_dir(job), through);
-  print(job + ": " + compared.out);
+  if (before.empty() || after.empty()) return {};
+  const std::int64_t through = std::min(before.back().step, after.back().step);
+  const fs::path attempts = original.attempts(job).front().parent_path();
+  const launch::CommandResult compared = run_compare_tool(attempts.parent_path(), again.run().job_dir(job), through);
   if (compared.status > kRunFailed) throw core::Error("the comparison of " + job + " failed: " + compared.err);
-  return compared.status == 0 ? Result::same : Result::different;
+  if (compared.status == kRunFailed) return {Result::different, compared.out, -1};
+  return {Result::same, compared.out, through};
 }
 
 /// Any other job: the digests of its outputs, if equal inputs give equal outputs.
-Result compare_outputs(const plan::Job& job, const journal::JobRecord* before, const journal::JobRecord* after) {
-  const std::string& name = job.spec.job;
+Compared compare_outputs(const plan::Job& job, const journal::JobRecord* before, const journal::JobRecord* after) {
   if (!stages::find_kind(job.spec.kind)->reusable || before == nullptr || after == nullptr || !before->completion ||
       !after->completion) {
-    return Result::nothing;
+    return {};
   }
   for (const auto& [output, files] : before->completion->completed.outputs) {
     // A checkpoint's manifest names the attempt that wrote it, so its file differs each time.
     if (!files.files.empty() && fs::path(files.files.front().path).filename() == "manifest.json") {
-      return Result::unproven;
+      return {Result::unproven,
+              "what it told of its steps is not here (it was reused from a run that is gone or elsewhere)\n", -1};
     }
     const auto& others = after->completion->completed.outputs;
     const auto other = others.find(output);
     if (other != others.end() && other->second.digest() == files.digest()) continue;
-    print(name + ": the output " + output + " differs: SHA-256 " + files.digest() + " against " +
-          (other == others.end() ? "none" : other->second.digest()) + "\n");
-    return Result::different;
+    return {Result::different,
+            "the output " + output + " differs: SHA-256 " + files.digest() + " against " +
+                (other == others.end() ? "none" : other->second.digest()) + "\n",
+            -1};
   }
-  print(name + ": identical outputs\n");
-  return Result::same;
+  return {Result::same, "identical outputs\n", -1};
+}
+
+/// What all comparisons came to.
+struct Findings {
+  std::string different;               ///< the first job that is, and how, in a line; empty: none
+  bool compared = false;               ///< some job was
+  std::string unproven;                ///< the jobs
+  std::int64_t least = -1, most = -1;  ///< the last steps of trainings that are the same
+
+  /// " through step 8"; "" without a training.
+  std::string through() const {
+    if (most < 0) return "";
+    return least == most
+               ? " through step " + std::to_string(most)
+               : " through the last steps of all trainings, " + std::to_string(least) + " to " + std::to_string(most);
+  }
+};
+
+/// Compares job by job, and prints what is found, up to the first that differs.
+Findings compare_jobs(const plan::Plan& plan, report::PastRun& original, report::PastRun& again) {
+  Findings findings;
+  for (const plan::Job& job : plan.jobs) {
+    const std::string& name = job.spec.job;
+    const Compared compared = original.losses(name).empty()
+                                  ? compare_outputs(job, original.record(name), again.record(name))
+                                  : compare_training(name, original, again);
+    if (!compared.text.empty()) print(name + ": " + compared.text);
+    findings.compared = findings.compared || compared.result == Result::same || compared.result == Result::different;
+    if (compared.result == Result::unproven) findings.unproven += (findings.unproven.empty() ? "" : ", ") + name;
+    if (compared.through >= 0) {
+      findings.least = findings.least < 0 ? compared.through : std::min(findings.least, compared.through);
+      findings.most = std::max(findings.most, compared.through);
+    }
+    if (compared.result != Result::different) continue;
+    findings.different = name + ": " + compared.text.substr(0, compared.text.find_first_of("\n"));
+    if (findings.different.ends_with(':')) findings.different.pop_back();
+    const std::string provenance = report::different_workers(name, original, name, again) +
+                                   report::different_provenance(original.run(), again.run());
+    print(provenance.empty() ? "nothing differs in their provenance\n"
+                             : "what differs in their provenance:\n" + provenance);
+    break;
+  }
+  return findings;
+}
+
+/// Why jobs of a run are not done: "pretrain failed: ...".
+std::string unfinished(const plan::Plan& plan, const report::PastRun& run) {
+  std::string text;
+  for (const plan::Job& job : plan.jobs) {
+    const journal::JobRecord* const record = run.record(job.spec.job);
+    if (record == nullptr || record->state != journal::JobState::failed) continue;
+    text += (text.empty() ? "" : "; ") + job.spec.job + " failed: " + record->reason;
+  }
+  return text.empty() ? "it was stopped" : text;
+}
+
+/// Tells before hours are spent that another build is at work.
+void tell_other_build(const journal::RunDirectory& run) {
+  const std::string differences = report::different_build(run);
+  if (differences.empty()) return;
+  std::fprintf(stderr, "another build than this made %s:\n%s", run.id().c_str(), differences.c_str());
 }
 
 }  // namespace
 
 int rerun(const std::string& name, const fs::path& runs, const RerunArguments& arguments) {
   const fs::path folder = arguments.in.empty() ? runs : arguments.in;
-  std::optional<journal::RunDirectory> named;
-  if (fs::is_regular_file(name)) {
-    try {
-      named = journal::unpack_archive(name, folder);
-    } catch (const core::Error& error) {
-      throw UsageError(error.what());
-    }
-  } else {
-    named = find_run(name, runs);
-  }
-  report::PastRun original(*named);
+  Repeated repeated(name, runs, folder);
+  report::PastRun original(repeated.run());
   refuse_in_use(original.run());
+  refuse_edited(original.run());
   plan::Plan plan = read_plan(original.run());
-  const std::string changed = changed_inputs(plan);
-  if (!changed.empty()) throw UsageError("inputs of " + original.run().id() + " are not what they were:" + changed);
+  refuse_changed_inputs(plan, original.run());
+  if (arguments.until) end_at(plan, original, *arguments.until);
   adapt(plan, original, arguments.workers);
-  Comparison comparison(original, plan, arguments.until);
   const launch::Machine machine = launch::this_machine();
   refuse_impossible(plan, machine);
+  tell_other_build(original.run());
 
   journal::Provenance provenance = own_provenance();
+  journal::take_origin(provenance, original.run());
   provenance.rerun_of = original.run().path();
-  provenance.sources.emplace_back();
-  provenance.sources.back().path = original.run().recipe_file();
-  provenance.sources.back().text = io::read_file(original.run().recipe_file());
   const journal::CreatedRun created =
-      journal::RunDirectory::create(folder, plan.recipe_name,
-                                    {provenance.sources.back().text, io::read_file(original.run().resolved_file()),
-                                     plan.to_json().dump(1) + "\n", journal::provenance_text(provenance)});
-  const TellsFolder tells(created.run);
+      create_run(folder, plan.recipe_name,
+                 {io::read_file(original.run().recipe_file()), io::read_file(original.run().resolved_file()),
+                  plan.to_json().dump(1) + "\n", ""},
+                 provenance);
+  repeated.keep();
+  print(created.run.path().string() + "\n");
 
   RunArguments how;
   how.fresh = true;  // what an earlier run finished proves nothing
-  const schedule::Outcome outcome = execute(
-      plan, created.run, created.lock, machine, how,
-      [&](const journal::AttemptName& attempt, const json& line) { return comparison.take(attempt.job, line); });
+  const LossWatch watch(original, plan);
+  std::string why;  // it did not come to its end
+  try {
+    const schedule::Outcome outcome =
+        execute(plan, created.run, created.lock, machine, how,
+                [&](const journal::AttemptName& attempt, const json& line) { return watch.take(attempt.job, line); });
+    if (outcome != schedule::Outcome::completed) why = unfinished(plan, report::PastRun(created.run));
+  } catch (const core::Error& error) {
+    why = error.what();
+  }
 
   report::PastRun again(created.run);
-  bool same = true, compared = false, proven = true;
-  std::optional<std::int64_t> through;
-  for (const plan::Job& job : plan.jobs) {
-    const std::string& of = job.spec.job;
-    Result result = Result::nothing;
-    if (comparison.expects(of)) {
-      std::int64_t last = 0;
-      result = compare_training(of, original, again, last);
-      if (result == Result::same) through = std::min(through.value_or(last), last);
-    } else {
-      result = compare_outputs(job, original.record(of), again.record(of));
-    }
-    if (result == Result::unproven) {
-      print(of + ": what it told of its steps is not here (it was reused from a run that is gone or elsewhere)\n");
-      proven = false;
-    }
-    compared = compared || result == Result::same || result == Result::different;
-    if (result != Result::different) continue;
-    same = false;
-    const std::string workers = report::different_workers(of, original, of, again);
-    const std::string made = report::different_provenance(original.run(), created.run);
-    print(workers.empty() && made.empty() ? "nothing differs in their provenance\n"
-                                          : "what differs in their provenance:\n" + workers + made);
-    break;
+  const Findings findings = compare_jobs(plan, original, again);
+  if (!findings.different.empty()) {
+    print("not identical: " + findings.different + "\n");
+  } else if (!why.empty()) {
+    print("not proven: the rerun did not come to its end (" + why + "); " +
+          (findings.compared ? "so far it is identical to the bit" + findings.through()
+                             : "there was nothing to compare") +
+          "\n");
+  } else if (!findings.compared) {
+    print("not proven: there was nothing to compare\n");
+  } else if (!findings.unproven.empty()) {
+    print("not proven: what could be compared is identical to the bit" + findings.through() + ", and " +
+          findings.unproven + " could not\n");
+  } else {
+    print("identical to the bit" + findings.through() + "\n");
+    return kSuccess;
   }
-  if (!same) return kRunFailed;
-  if (!compared) {
-    print("there was nothing to compare\n");
-    return kRunFailed;
-  }
-  if (outcome != schedule::Outcome::completed && !comparison.reached()) {
-    print("the rerun did not come to its end; so far it is identical to the bit\n");
-    return kRunFailed;
-  }
-  if (!proven) {
-    print("what could be compared is identical to the bit, and not all could\n");
-    return kRunFailed;
-  }
-  print("identical to the bit" + (through ? " through step " + std::to_string(*through) : std::string()) + "\n");
-  return kSuccess;
+  return kRunFailed;
 }
 
 }  // namespace braise::cli

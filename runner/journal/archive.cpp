@@ -5,10 +5,13 @@
 #include <archive_entry.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,7 +20,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/core/error.h"
+#include "runner/journal/job_attempts.h"
+#include "runner/journal/provenance.h"
 #include "stages/api/fault.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
@@ -31,13 +35,15 @@ constexpr std::size_t kPiece = std::size_t{1} << 20;
 constexpr int kFileMode = 0644;
 constexpr int kFolderMode = 0755;
 
+/// Longer paths cannot be made below a folder of runs on every file system.
+constexpr std::size_t kLongestName = 2048;
+
 using Handle = std::unique_ptr<::archive, int (*)(::archive*)>;
 using Entry = std::unique_ptr<::archive_entry, void (*)(::archive_entry*)>;
 
-[[noreturn]] void fail(::archive* archive, const std::string& what, const fs::path& file) {
+std::string reason(::archive* archive) {
   const char* const why = ::archive_error_string(archive);
-  throw core::Error(what + " " + file.string() + ": " +
-                    (why != nullptr ? why : "the archive library does not say why"));
+  return why != nullptr ? why : "the archive library does not say why";
 }
 
 /// Whether a file is the bulk of a checkpoint: it lies beside the manifest that describes it.
@@ -45,23 +51,67 @@ bool holds_tensors(const fs::path& file) {
   return file.extension() == ".h5" && fs::exists(file.parent_path() / "manifest.json");
 }
 
-/// What of a run is archived, relative to it, sorted.
-std::vector<fs::path> contents(const fs::path& run, bool checkpoints) {
-  std::vector<fs::path> paths;
-  for (fs::recursive_directory_iterator entry(run), end; entry != end; ++entry) {
-    const fs::path path = entry->path().lexically_relative(run);
-    if (path == "lock") continue;
-    if (path == "scratch") {
+/// What is archived: the file or folder by the name that it gets, in order.
+using Contents = std::map<std::string, fs::path>;
+
+/// Adds a folder of a run and what is below it, but for entries of the names in `left_out` directly in it.
+void add_folder(const fs::path& folder, const std::string& name, bool checkpoints, const std::set<fs::path>& left_out,
+                Contents& contents) {
+  contents[name] = folder;
+  for (fs::recursive_directory_iterator entry(folder), end; entry != end; ++entry) {
+    const fs::path path = entry->path().lexically_relative(folder);
+    if (left_out.contains(path)) {
       entry.disable_recursion_pending();
-    } else if (entry->is_symlink() || (!entry->is_directory() && !entry->is_regular_file())) {
-      throw core::Error(entry->path().string() + " is neither a file nor a folder, which no run of Braise has");
-    } else if (!checkpoints && entry->is_regular_file() && holds_tensors(entry->path())) {
       continue;
     }
-    paths.push_back(path);
+    if (entry->is_symlink() || (!entry->is_directory() && !entry->is_regular_file())) {
+      throw core::Error(entry->path().string() + " is neither a file nor a folder, which no run of Braise has");
+    }
+    if (!checkpoints && entry->is_regular_file() && holds_tensors(entry->path())) continue;
+    contents[name + "/" + path.string()] = entry->path();
   }
-  std::sort(paths.begin(), paths.end());
-  return paths;
+}
+
+/// Adds what another run told of itself, without its jobs: enough to follow where they were done.
+void add_frame(const RunDirectory& run, const std::string& name, Contents& contents) {
+  contents[name] = contents[name + "/jobs"] = run.path();
+  for (const fs::path& file : {run.recipe_file(), run.resolved_file(), run.plan_file(), run.provenance_file()}) {
+    contents[name + "/" + file.filename().string()] = file;
+  }
+  add_folder(run.journal_dir(), name + "/journal", false, {}, contents);
+}
+
+/// Adds what other runs told of the jobs that this one reuses from them. Returns the jobs of which that is gone.
+std::vector<std::string> add_reused(const RunDirectory& run, bool checkpoints, Contents& contents) {
+  const RunState state = replay(run);
+  JobAttempts attempts(run, state);
+  const std::string folder = run.id() + "/" + run.reused_dir().filename().string();
+  std::vector<std::string> gone;
+  for (const auto& [job, record] : state.jobs) {
+    if (record.state != JobState::reused) continue;
+    const std::vector<JobPlace> trail = attempts.trail(job);
+    const JobPlace& origin = trail.back();
+    if (!RunDirectory::is_run(origin.run)) {
+      gone.push_back(job);
+      continue;
+    }
+    const auto is_elsewhere = [&](const JobPlace& place) {
+      return place.run != run.path() && place.run.parent_path() != run.reused_dir();
+    };
+    for (const JobPlace& place : trail) {
+      if (!is_elsewhere(place)) continue;
+      contents[folder] = run.path();
+      add_frame(RunDirectory::open(place.run), folder + "/" + place.run.filename().string(), contents);
+    }
+    if (!is_elsewhere(origin)) continue;
+    const std::string below = folder + "/" + origin.run.filename().string() + "/jobs/" + origin.job;
+    contents[below] = contents[below + "/attempts"] = origin.run;
+    for (const fs::path& attempt : attempts.of(job)) {
+      // Its outputs are in this run too.
+      add_folder(attempt, below + "/attempts/" + attempt.filename().string(), checkpoints, {"artifacts"}, contents);
+    }
+  }
+  return gone;
 }
 
 class Writer {
@@ -98,7 +148,7 @@ class Writer {
       const std::size_t count = std::min<std::uint64_t>(piece.size(), size - at);
       io::read_at(from.get(), std::span(piece).first(count), at, path);
       if (::archive_write_data(archive_.get(), piece.data(), count) != static_cast<la_ssize_t>(count)) {
-        fail(archive_.get(), "cannot write", file_);
+        fail();
       }
       at += count;
     }
@@ -109,7 +159,10 @@ class Writer {
 
  private:
   void check(int result) {
-    if (result != ARCHIVE_OK) fail(archive_.get(), "cannot write", file_);
+    if (result != ARCHIVE_OK) fail();
+  }
+  [[noreturn]] void fail() const {
+    throw core::Error("cannot write " + file_.string() + ": " + reason(archive_.get()));
   }
   static Entry header(const std::string& name, unsigned type, int mode) {
     Entry entry(::archive_entry_new(), ::archive_entry_free);
@@ -148,84 +201,98 @@ class Reader {
   explicit Reader(const fs::path& file) : file_(file), archive_(::archive_read_new(), ::archive_read_free) {
     ::archive_read_support_filter_zstd(archive_.get());
     ::archive_read_support_format_tar(archive_.get());
-    if (::archive_read_open_filename(archive_.get(), file.c_str(), kPiece) != ARCHIVE_OK) {
-      fail(archive_.get(), "cannot read", file_);
-    }
+    if (::archive_read_open_filename(archive_.get(), file.c_str(), kPiece) != ARCHIVE_OK) fail();
   }
 
-  /// Unpacks everything below `folder`; returns the name of the one folder that the archive has.
-  std::string unpack(const fs::path& folder) {
+  /// Goes through all entries, and has every one checked before `take` gets it with its path in the run's folder.
+  void each(const std::function<void(::archive_entry* entry, const fs::path& below)>& take) {
     ::archive_entry* entry = nullptr;
     for (;;) {
       const int result = ::archive_read_next_header(archive_.get(), &entry);
       if (result == ARCHIVE_EOF) break;
-      if (result != ARCHIVE_OK) fail(archive_.get(), "cannot read", file_);
-      one(entry, folder);
+      if (result != ARCHIVE_OK) fail();
+      take(entry, checked(entry));
     }
-    if (top_.empty()) throw core::Error(file_.string() + " has nothing in it");
-    return top_;
+    if (top_.empty()) throw BadArchive(file_.string() + " has nothing in it");
+  }
+
+  /// The name of the one folder that the archive has, of what has been gone through.
+  const std::string& top() const { return top_; }
+
+  /// Writes the data of the entry that is being gone through, no more than it says it has.
+  void copy_data(::archive_entry* entry, const fs::path& place) {
+    const io::FileDescriptor to(::open(place.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+    if (!to) core::fail_errno("cannot create " + place.string());
+    std::vector<char> piece(kPiece);
+    for (std::uint64_t left = declared_bytes(entry);;) {
+      const la_ssize_t count = ::archive_read_data(archive_.get(), piece.data(), piece.size());
+      if (count == 0) break;
+      if (count < 0) fail();
+      if (static_cast<std::uint64_t>(count) > left) refuse(::archive_entry_pathname(entry), "is longer than it says");
+      left -= static_cast<std::uint64_t>(count);
+      io::write_all(to.get(), {piece.data(), static_cast<std::size_t>(count)}, place);
+    }
+    if (::fsync(to.get()) != 0) core::fail_errno("cannot write " + place.string());
+  }
+
+  static std::uint64_t declared_bytes(::archive_entry* entry) {
+    return static_cast<std::uint64_t>(std::max<la_int64_t>(::archive_entry_size(entry), 0));
   }
 
  private:
-  [[noreturn]] void refuse(const std::string& name, const std::string& why) const {
-    throw core::Error(file_.string() + " is not unpacked: its entry '" + stages::printable(name, 200) + "' " + why +
-                      ", which no archive of a run has");
+  [[noreturn]] void fail() const { throw BadArchive("cannot read " + file_.string() + ": " + reason(archive_.get())); }
+  [[noreturn]] void refuse(const char* name, const std::string& why) const {
+    throw BadArchive(file_.string() + " is not unpacked: its entry '" +
+                     stages::printable(name == nullptr ? "" : name, 200) + "' " + why +
+                     ", which no archive of a run has");
   }
 
   /// The path within the run's folder; empty for that folder itself.
-  fs::path checked(const char* raw) {
+  fs::path path_of(const char* raw) {
     const std::string name = raw == nullptr ? "" : raw;
     const fs::path path(name);
-    if (name.empty() || path.is_absolute()) refuse(name, "has no path relative to it");
+    if (name.empty() || path.is_absolute()) refuse(raw, "has no path relative to it");
+    if (name.size() > kLongestName) refuse(raw, "has too long a name");
     fs::path below;
     bool is_first = true;
     for (const fs::path& part : path) {
-      if (part == ".." || part == ".") refuse(name, "leads out of it");
+      if (part == ".." || part == ".") refuse(raw, "leads out of it");
       if (part.empty()) continue;  // after a folder's last slash
       if (!is_first) {
         below /= part;
         continue;
       }
       is_first = false;
-      if (top_.empty() && part.string().front() == '.') refuse(name, "is hidden");
+      if (top_.empty() && part.string().front() == '.') refuse(raw, "is hidden");
       if (top_.empty()) top_ = part;
-      if (part != top_) refuse(name, "is not in the folder '" + stages::printable(top_, 200) + "' like the others");
+      if (part != top_) refuse(raw, "is not in the folder '" + stages::printable(top_, 200) + "' like the others");
     }
     return below;
   }
 
-  void one(::archive_entry* entry, const fs::path& folder) {
+  fs::path checked(::archive_entry* entry) {
     const char* const raw = ::archive_entry_pathname(entry);
-    const fs::path below = checked(raw);
-    const fs::path place = folder / below;
+    const fs::path below = path_of(raw);
     const char* const link = ::archive_entry_hardlink(entry);
-    if (::archive_entry_symlink(entry) != nullptr || (link == nullptr && ::archive_entry_filetype(entry) != AE_IFREG &&
-                                                      ::archive_entry_filetype(entry) != AE_IFDIR)) {
+    const auto type = ::archive_entry_filetype(entry);
+    if (::archive_entry_symlink(entry) != nullptr || (link == nullptr && type != AE_IFREG && type != AE_IFDIR)) {
       refuse(raw, "is neither a file nor a folder");
     }
-    if (link == nullptr && ::archive_entry_filetype(entry) == AE_IFDIR) {
-      fs::create_directories(place);
-      return;
+    if (link == nullptr && type == AE_IFDIR) {
+      if (files_.contains(below)) refuse(raw, "is there twice");
+      return below;
     }
     if (below.empty()) refuse(raw, "is a file beside others");
-    fs::create_directories(place.parent_path());
-    if (!files_.insert(below).second) refuse(raw, "is there twice");
+    if (below == "lock") refuse(raw, "is what a runner holds");
+    for (fs::path above = below.parent_path(); !above.empty(); above = above.parent_path()) {
+      if (files_.contains(above)) refuse(raw, "is below a file");
+    }
     if (link != nullptr) {
-      const fs::path target = checked(link);
+      const fs::path target = path_of(link);
       if (target == below || !files_.contains(target)) refuse(raw, "is a link to what is no file of it");
-      fs::create_hard_link(folder / target, place);
-      return;
     }
-    const io::FileDescriptor to(::open(place.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
-    if (!to) core::fail_errno("cannot create " + place.string());
-    std::vector<char> piece(kPiece);
-    for (;;) {
-      const la_ssize_t count = ::archive_read_data(archive_.get(), piece.data(), piece.size());
-      if (count == 0) break;
-      if (count < 0) fail(archive_.get(), "cannot read", file_);
-      io::write_all(to.get(), {piece.data(), static_cast<std::size_t>(count)}, place);
-    }
-    if (::fsync(to.get()) != 0) core::fail_errno("cannot write " + place.string());
+    if (!files_.insert(below).second) refuse(raw, "is there twice");
+    return below;
   }
 
   fs::path file_;
@@ -233,6 +300,70 @@ class Reader {
   std::string top_;
   std::set<fs::path> files_;
 };
+
+/// Reads the whole archive, with every check. Errors: BadArchive; core::Error where `folder`, or the nearest above it
+/// that is there, has no room for it.
+void look_through(const fs::path& file, const fs::path& folder) {
+  fs::path there = fs::absolute(folder);
+  while (!fs::exists(there)) there = there.parent_path();
+  struct statvfs disk {};
+  if (::statvfs(there.c_str(), &disk) != 0) core::fail_errno("cannot look at " + there.string());
+  const std::uint64_t block = std::max<std::uint64_t>(disk.f_frsize, 1);
+  const std::uint64_t free_blocks = disk.f_bavail;
+  const std::uint64_t free_entries = disk.f_files > 0 ? disk.f_favail : std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t blocks = 0, entries = 0;
+  Reader reader(file);
+  bool has_plan = false;
+  // An entry says what it holds before its data come, so a bomb is not unpacked even in memory.
+  reader.each([&](::archive_entry* entry, const fs::path& below) {
+    has_plan = has_plan || below == "plan.json";
+    ++entries;
+    blocks += 1 + (::archive_entry_hardlink(entry) != nullptr ? 0 : Reader::declared_bytes(entry) / block);
+    if (blocks > free_blocks || entries > free_entries) {
+      throw core::Error(there.string() + " has no room for what " + file.string() + " holds: " +
+                        (blocks > free_blocks
+                             ? "at least " + std::to_string(blocks) + " blocks of " + std::to_string(block) +
+                                   " bytes, and there are " + std::to_string(free_blocks)
+                             : "at least " + std::to_string(entries) + " files and folders, and " +
+                                   std::to_string(free_entries) + " can be made"));
+    }
+  });
+  if (!has_plan) throw BadArchive(file.string() + " has no run in it: it lacks plan.json");
+}
+
+/// Returns the name of the one folder that the archive has.
+std::string write_below(const fs::path& file, const fs::path& folder) {
+  Reader reader(file);
+  reader.each([&](::archive_entry* entry, const fs::path& below) {
+    const fs::path place = folder / below;
+    const char* const link = ::archive_entry_hardlink(entry);
+    if (link == nullptr && ::archive_entry_filetype(entry) == AE_IFDIR) {
+      fs::create_directories(place);
+      return;
+    }
+    fs::create_directories(place.parent_path());
+    if (link != nullptr) {
+      fs::create_hard_link(folder / fs::path(link).lexically_relative(reader.top()), place);
+    } else {
+      reader.copy_data(entry, place);
+    }
+  });
+  return reader.top();
+}
+
+/// A file of `made` that `there` has not, or not so; empty: none.
+fs::path first_difference(const fs::path& made, const fs::path& there) {
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(made)) {
+    const fs::path path = entry.path().lexically_relative(made);
+    if (!entry.is_regular_file() || path == "lock") continue;
+    const fs::path other = there / path;
+    if (!fs::is_regular_file(fs::symlink_status(other)) || fs::file_size(other) != entry.file_size() ||
+        io::digest_file(other).sha256 != io::digest_file(entry.path()).sha256) {
+      return path;
+    }
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -244,13 +375,15 @@ Archived write_archive(const RunDirectory& run, const fs::path& target, bool che
   if (!fd) core::fail_errno("cannot create " + unfinished.path().string());
   Archived archived;
   Writer writer(file, fd.get());
-  writer.folder(run.id());
-  for (const fs::path& path : contents(run.path(), checkpoints)) {
-    const std::string name = run.id() + "/" + path.string();
-    if (fs::is_directory(run.path() / path)) {
+  Contents contents;
+  add_folder(run.path(), run.id(), checkpoints, {"lock", "scratch"}, contents);
+  contents[run.id() + "/" + run.scratch_dir().filename().string()] = run.path();
+  archived.gone = add_reused(run, checkpoints, contents);
+  for (const auto& [name, path] : contents) {
+    if (fs::is_directory(path)) {
       writer.folder(name);
     } else {
-      archived.bytes += writer.add(run.path() / path, name);
+      archived.bytes += writer.add(path, name);
       ++archived.files;
     }
   }
@@ -260,8 +393,8 @@ Archived write_archive(const RunDirectory& run, const fs::path& target, bool che
   return archived;
 }
 
-RunDirectory unpack_archive(const fs::path& file, const fs::path& runs_dir) {
-  Reader reader(file);
+Unpacked unpack_archive(const fs::path& file, const fs::path& runs_dir) {
+  look_through(file, runs_dir);
   io::create_directories_durably(runs_dir);
   const fs::path folder = fs::canonical(runs_dir);
   Unfinished made(folder / (kNewPrefix + io::random_hex(12)));
@@ -269,18 +402,30 @@ RunDirectory unpack_archive(const fs::path& file, const fs::path& runs_dir) {
   // Held, so that no other command takes it for what a killed one left.
   const std::optional<io::FileLock> lock = io::FileLock::try_take(made.path() / "lock");
   if (!lock) throw core::Error("cannot lock " + made.path().string());
-  const std::string id = reader.unpack(made.path());
-  RunDirectory::open(made.path());
+  const std::string id = write_below(file, made.path());
+  if (!RunDirectory::is_run(made.path())) {
+    throw BadArchive(file.string() + " has no run in it: it lacks plan.json, provenance.json or journal/");
+  }
+  if (const auto edited = edited_files(RunDirectory::open(made.path())); edited && !edited->empty()) {
+    throw BadArchive(file.string() + " holds a run whose files were changed after it was made:" + *edited);
+  }
   for (fs::recursive_directory_iterator entry(made.path()), end; entry != end; ++entry) {
     if (entry->is_directory()) io::sync_directory(entry->path());
   }
   const fs::path path = folder / id;
-  if (fs::exists(path)) throw core::Error("there is already a run " + stages::printable(path.string(), 300));
+  if (RunDirectory::is_run(path)) {
+    const fs::path other = first_difference(made.path(), path);
+    if (other.empty()) return {RunDirectory::open(path), false};
+    throw BadArchive("there is already a run " + stages::printable(path.string(), 300) +
+                     ", which is not what the archive holds: " + stages::printable(other.string(), 300) +
+                     " differs; unpack to another folder, or remove that run with `braise clean`");
+  }
+  if (fs::exists(path)) throw BadArchive("there is already " + stages::printable(path.string(), 300));
   if (::rename(made.path().c_str(), path.c_str()) != 0)
     core::fail_errno("cannot create run directory " + path.string());
   made.keep();
   io::sync_directory(folder);
-  return RunDirectory::open(path);
+  return {RunDirectory::open(path), true};
 }
 
 }  // namespace braise::journal

@@ -8,31 +8,48 @@
 
 namespace braise::journal {
 namespace fs = std::filesystem;
+namespace {
+
+/// Whether a text is a name in a folder.
+bool is_name(const std::string& text) {
+  return !text.empty() && text.front() != '.' && text.find('/') == std::string::npos;
+}
+
+}  // namespace
 
 std::vector<fs::path> JobAttempts::of(const std::string& job) {
-  std::string run = run_.id(), name = job;
+  const JobPlace place = trail(job).back();
+  const JobRecord* record = journal_of(place.run.filename()).find(place.job);
+  if (record == nullptr || record->state == JobState::reused) return {};
+  std::vector<fs::path> folders;
+  for (const AttemptRecord& attempt : record->attempts) folders.push_back(place.run / attempt.name.path());
+  return folders;
+}
+
+std::vector<JobPlace> JobAttempts::trail(const std::string& job) {
+  std::vector<JobPlace> places = {{run_.path(), job}};
   std::set<std::string> seen;  // a damaged journal may lead round in a circle
-  while (seen.insert(run + "/" + name).second) {
-    const JobRecord* record = journal_of(run).find(name);
-    if (record == nullptr) return {};
-    if (record->state != JobState::reused) {
-      std::vector<fs::path> folders;
-      for (const AttemptRecord& attempt : record->attempts) {
-        folders.push_back(run_.runs_dir() / run / attempt.name.path());
-      }
-      return folders;
-    }
-    run = record->from_run;
-    name = record->from_job;
+  while (seen.insert(places.back().run.string() + "/" + places.back().job).second) {
+    const JobRecord* record = journal_of(places.back().run.filename()).find(places.back().job);
+    if (record == nullptr || record->state != JobState::reused) break;
+    // The journal of an archive is a stranger's: it leads to jobs of runs beside this one and nowhere else.
+    if (!is_name(record->from_run) || !is_name(record->from_job)) break;
+    places.push_back({folder_of(record->from_run), record->from_job});
   }
-  return {};
+  return places;
+}
+
+fs::path JobAttempts::folder_of(const std::string& run) const {
+  if (run == run_.id()) return run_.path();
+  const fs::path kept = run_.reused_dir() / run;
+  return RunDirectory::is_run(kept) ? kept : run_.runs_dir() / run;
 }
 
 const RunState& JobAttempts::journal_of(const std::string& run) {
   const auto [known, is_new] = runs_.try_emplace(run);
   if (is_new) {
     try {
-      known->second = replay(RunDirectory::open(run_.runs_dir() / run));
+      known->second = replay(RunDirectory::open(folder_of(run)));
     } catch (const core::Error&) {
       // It was removed: what it told of its jobs is gone with it.
     }

@@ -10,16 +10,30 @@
 #include "stages/api/build.h"
 #include "stages/shared/io/clock.h"
 #include "stages/shared/io/digest.h"
+#include "stages/shared/io/file.h"
 
 namespace braise::journal {
 using nlohmann::json;
+namespace {
 
-std::string provenance_text(const Provenance& provenance) {
+json read_provenance(const RunDirectory& run) {
+  json told = json::parse(io::read_file(run.provenance_file()), nullptr, false);
+  if (!told.is_object()) throw core::Error(run.provenance_file().string() + " is not what a run has of that name");
+  return told;
+}
+
+[[noreturn]] void fail_unreadable(const RunDirectory& run, const json::exception& error) {
+  throw core::Error(run.provenance_file().string() + " is not what a run has of that name: " + error.what());
+}
+
+}  // namespace
+
+std::string provenance_text(const Provenance& provenance, const RunFiles& files) {
   utsname system{};
   if (::uname(&system) != 0) core::fail_errno("uname failed");
   json recipe = json::array();
-  for (const recipe::Source& source : provenance.sources) {
-    recipe.push_back({{"path", source.path}, {"sha256", io::sha256(source.text)}});
+  for (const SourceFile& source : provenance.sources) {
+    recipe.push_back({{"path", source.path}, {"sha256", source.sha256}});
   }
   json vars = json::array();
   for (const std::filesystem::path& file : provenance.overrides.vars_files) vars.push_back(file.string());
@@ -42,6 +56,10 @@ std::string provenance_text(const Provenance& provenance) {
                  {"cores", provenance.cores},
                  {"memory_bytes", provenance.memory_bytes}}},
                {"recipe", recipe},
+               {"files",
+                {{"recipe.yaml", io::sha256(files.recipe)},
+                 {"resolved.yaml", io::sha256(files.resolved)},
+                 {"plan.json", io::sha256(files.plan)}}},
                {"overrides", {{"set", provenance.overrides.set}, {"vars", vars}}},
                {"environment", provenance.environment},
                {"kept_environment", kept}};
@@ -54,6 +72,39 @@ std::string provenance_text(const Provenance& provenance) {
   if (!provenance.rerun_of.empty()) text["rerun_of"] = provenance.rerun_of;
   // File names may hold any bytes: what is not UTF-8 is replaced.
   return text.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+void take_origin(Provenance& provenance, const RunDirectory& run) try {
+  const json told = read_provenance(run);
+  provenance.sources.clear();
+  for (const json& source : told.at("recipe")) provenance.sources.push_back({source.at("path"), source.at("sha256")});
+  const json& overrides = told.at("overrides");
+  provenance.overrides.set = overrides.at("set");
+  provenance.overrides.vars_files.clear();
+  for (const std::string file : overrides.at("vars")) provenance.overrides.vars_files.emplace_back(file);
+  provenance.environment = told.at("environment");
+  provenance.repository.reset();
+  if (!told.contains("repository")) return;
+  const json& repository = told.at("repository");
+  provenance.repository =
+      Repository{repository.at("root"), repository.at("commit"), repository.at("diff"), repository.at("diff_is_cut")};
+} catch (const json::exception& error) {
+  fail_unreadable(run, error);
+}
+
+std::optional<std::string> edited_files(const RunDirectory& run) try {
+  const json told = read_provenance(run);
+  if (!told.contains("files")) return std::nullopt;
+  std::string lines;
+  for (const std::filesystem::path& file : {run.recipe_file(), run.resolved_file(), run.plan_file()}) {
+    const std::string before = told.at("files").at(file.filename());
+    const std::string now = std::filesystem::is_regular_file(file) ? io::digest_file(file).sha256 : "";
+    if (now == before) continue;
+    lines += "\n  " + file.string() + (now.empty() ? " is not there" : " has SHA-256 " + now) + "; it had " + before;
+  }
+  return lines;
+} catch (const json::exception& error) {
+  fail_unreadable(run, error);
 }
 
 }  // namespace braise::journal

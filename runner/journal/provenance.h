@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "runner/journal/run_directory.h"
 #include "runner/plan/plan.h"
 
 namespace braise::journal {
@@ -20,12 +21,18 @@ struct Repository {
 };
 inline constexpr std::size_t kMaximalDiff = 1 << 20;
 
+/// A file that a recipe was read from.
+struct SourceFile {
+  std::string path;  ///< as named
+  std::string sha256;
+};
+
 /// What provenance.json tells besides what it finds out itself (time, working directory, host, build).
 struct Provenance {
   std::vector<std::string> command;
   int cores = 0;                   ///< that the runner may use
   std::uint64_t memory_bytes = 0;  ///< likewise
-  std::vector<recipe::Source> sources;
+  std::vector<SourceFile> sources;
   recipe::Overrides overrides;
   std::map<std::string, std::string> environment;  ///< what the recipe lists under `env`
   std::vector<std::string> kept_environment;       ///< what else of it workers see, as "NAME=value"
@@ -34,7 +41,16 @@ struct Provenance {
   std::string rerun_of;  ///< the folder of the run that is repeated; empty: none
 };
 
-/// The text of provenance.json; schema: schemas/provenance.schema.json.
-std::string provenance_text(const Provenance& provenance);
+/// The text of provenance.json, of a run made with those other files; schema: schemas/provenance.schema.json.
+std::string provenance_text(const Provenance& provenance, const RunFiles& files);
+
+/// Takes over what `run` was made of: its recipe's sources, overrides, environment and repository. Errors: core::Error
+/// where its provenance.json cannot be read.
+void take_origin(Provenance& provenance, const RunDirectory& run);
+
+/// Which of recipe.yaml, resolved.yaml and plan.json are not what the run was made with: a line each, with both
+/// digests; "" for none. Nothing where provenance.json has no digests, as earlier builds left it.
+/// Errors: core::Error where a file cannot be read.
+std::optional<std::string> edited_files(const RunDirectory& run);
 
 }  // namespace braise::journal

@@ -79,6 +79,8 @@ class RunDirectory {
   std::filesystem::path plan_file() const { return path_ / "plan.json"; }
   std::filesystem::path provenance_file() const { return path_ / "provenance.json"; }
   std::filesystem::path journal_dir() const { return path_ / "journal"; }
+  /// Of a run that was archived: what other runs told of the jobs that it reuses from them, a partial run each.
+  std::filesystem::path reused_dir() const { return path_ / "reused"; }
   std::filesystem::path scratch_dir() const { return path_ / "scratch"; }
   std::filesystem::path job_dir(const std::string& job) const { return path_ / "jobs" / job; }
   std::filesystem::path job_file(const std::string& job) const { return job_dir(job) / "job.yaml"; }

@@ -9,6 +9,7 @@
 
 #include "kernels/core/error.h"
 #include "runner/plan/plan.h"
+#include "stages/api/build.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 #include "stages/shared/yaml/parse.h"
@@ -119,10 +120,14 @@ std::string different_recipe(const journal::RunDirectory& a, const journal::RunD
 std::string different_provenance(const journal::RunDirectory& a, const journal::RunDirectory& b) {
   const auto facts = [](const journal::RunDirectory& run) {
     json told = read_json(run.provenance_file());
-    for (const char* const key : {"created", "command", "working_directory", "rerun_of"}) told.erase(key);
+    for (const char* const key : {"created", "command", "working_directory", "files", "rerun_of"}) told.erase(key);
     return told;
   };
   return differences(facts(a), facts(b));
+}
+
+std::string different_build(const journal::RunDirectory& run) {
+  return differences(read_json(run.provenance_file()).value("build", json::object()), stages::build_facts());
 }
 
 std::string different_workers(const std::string& job_a, PastRun& a, const std::string& job_b, PastRun& b) {

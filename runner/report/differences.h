@@ -12,8 +12,12 @@ namespace braise::report {
 /// The keys of the resolved recipes (of a sweep: of its first point); the jobs, their workers and inputs from outside.
 std::string different_recipe(const journal::RunDirectory& a, const journal::RunDirectory& b);
 
-/// What provenance.json tells, but for what differs between any two runs: times, command lines and their folders.
+/// What provenance.json tells, but for what differs between any two runs: times, command lines and their folders, the
+/// run's own files.
 std::string different_provenance(const journal::RunDirectory& a, const journal::RunDirectory& b);
+
+/// The facts of the build that made a run, and of this one.
+std::string different_build(const journal::RunDirectory& run);
 
 /// The instruction-set tiers, processors and libraries that the workers of a job told, of all ranks and attempts; a job
 /// may have another name in `b`. Nothing where either did not come so far.

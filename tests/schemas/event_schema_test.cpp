@@ -6,6 +6,7 @@
 #include "runner/journal/event.h"
 #include "runner/journal/provenance.h"
 #include "schemas/schemas.h"
+#include "stages/shared/io/digest.h"
 #include "tests/support/schema.h"
 
 namespace braise {
@@ -141,17 +142,17 @@ TEST_CASE("a run's provenance is as its schema says") {
   provenance.command = {"braise", "run", "r.yaml", "--set", "vars.width=\xff"};
   provenance.cores = 2;
   provenance.memory_bytes = 1 << 30;
-  provenance.sources.emplace_back();
-  provenance.sources.back().path = "r.yaml";
+  provenance.sources = {{"r.yaml", io::sha256("recipe: 1")}};
+  const journal::RunFiles files = {"recipe: 1", "recipe: 1", "{}", ""};
   provenance.overrides = {{"vars.width=1"}, {"v.yaml"}};
   provenance.environment = {{"DATA", "/data"}};
   provenance.kept_environment = {"LANG=C", "A=b=c", "EMPTY="};
-  const json bare = json::parse(journal::provenance_text(provenance));
+  const json bare = json::parse(journal::provenance_text(provenance, files));
   CHECK(is_valid("provenance.schema.json", bare));
   CHECK_FALSE(bare.contains("repository"));
   CHECK(bare.at("kept_environment") == json{{"LANG", "C"}, {"A", "b=c"}, {"EMPTY", ""}});
   provenance.repository = journal::Repository{"/home/a", std::string(40, 'c'), "+seed: \xff", true};
-  const json text = json::parse(journal::provenance_text(provenance));
+  const json text = json::parse(journal::provenance_text(provenance, files));
   INFO(text.dump(2));
   CHECK(is_valid("provenance.schema.json", text));
   CHECK(text.at("recipe").at(0).at("path") == "r.yaml");

@@ -266,7 +266,14 @@ TEST_CASE("a run becomes one file, and that file the run again elsewhere") {
   INFO(unpacked.err);
   REQUIRE(unpacked.status == 0);
   CHECK(status_of(last_line(unpacked.out)).at("state") == "completed");
-  CHECK(braise({"unpack", file, "--runs", other}).status == 2);
+  const test::Finished used = braise({"unpack", file, "--runs", other});
+  CHECK(used.status == 0);
+  CHECK(used.out == unpacked.out);
+  CHECK(used.err == "it was unpacked before\n");
+  small.folder.write("other/" + fs::path(last_line(used.out)).filename().string() + "/recipe.yaml", "other");
+  const test::Finished different = braise({"unpack", file, "--runs", other});
+  CHECK(different.status == 2);
+  CHECK_THAT(different.err, Catch::Contains("is not what the archive holds: recipe.yaml differs"));
   CHECK(braise({"unpack", small.recipe, "--runs", other}).status == 2);
   CHECK(braise({"unpack", "absent", "--runs", other}).status == 2);
   CHECK(entries(other) == 1);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "runner/journal/run_directory.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 #include "tests/support/support.h"
@@ -13,6 +14,7 @@ namespace braise {
 namespace {
 namespace fs = std::filesystem;
 using Catch::Contains;
+using Catch::EndsWith;
 using Words = std::vector<std::string>;
 
 const char* const kTraining = R"(recipe: 1
@@ -34,6 +36,10 @@ std::string replaced(std::string text, const std::string& from, const std::strin
   const std::size_t at = text.find(from);
   REQUIRE(at != std::string::npos);
   return text.replace(at, from.size(), to);
+}
+
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
 }
 
 /// A folder with a run of a small training.
@@ -76,8 +82,8 @@ TEST_CASE("a run comes out again to the bit: on half the workers, moved, and fro
   REQUIRE(half.status == 0);
   CHECK_THAT(half.out, Contains("corpus: identical outputs\n") &&
                            Contains("pretrain: identical through step 8: 8 losses, the checkpoints of 2 steps\n") &&
-                           Contains("\nidentical to the bit through step 8\n"));
-  const fs::path again = Trained::last_line(half.out);
+                           EndsWith("\nidentical to the bit through step 8\n"));
+  const fs::path again = first_line(half.out);
   const nlohmann::json provenance = nlohmann::json::parse(io::read_file(again / "provenance.json"));
   CHECK(provenance.at("rerun_of") == trained.run.string());
   CHECK(io::read_file(again / "recipe.yaml") == io::read_file(trained.run / "recipe.yaml"));
@@ -89,11 +95,12 @@ TEST_CASE("a run comes out again to the bit: on half the workers, moved, and fro
   const test::Finished until = trained.rerun(moved, {"--until", "3"});
   INFO(until.err << until.out);
   CHECK(until.status == 0);
-  CHECK_THAT(until.out, Contains("identical to the bit through step "));
+  CHECK_THAT(until.out, EndsWith("\npretrain: identical through step 3: 3 losses, the checkpoints of 0 steps\n"
+                                 "identical to the bit through step 3\n"));
   const test::Finished archived = trained.rerun(file);
   INFO(archived.err << archived.out);
   CHECK(archived.status == 0);
-  CHECK_THAT(archived.out, Contains("identical to the bit through step 8\n"));
+  CHECK_THAT(archived.out, EndsWith("\nidentical to the bit through step 8\n"));
 }
 
 TEST_CASE("a run that does not come out again: the first difference, and what else differs") {
@@ -116,7 +123,10 @@ TEST_CASE("a run that does not come out again: the first difference, and what el
   INFO(finished.err << finished.out);
   CHECK(finished.status == 1);
   CHECK_THAT(finished.out, Contains("pretrain: the losses differ from step 5 on: ") &&
-                               Contains("what differs in their provenance:\n  build.build_type: \"Else"));
+                               Contains("what differs in their provenance:\n  build.build_type: \"Else") &&
+                               Contains("\nnot identical: pretrain: the losses differ from step 5 on: "));
+  CHECK_THAT(finished.err, Contains("another build than this made ") && Contains("  build_type: \"Else"));
+  CHECK_THAT(Trained::last_line(finished.out), Catch::StartsWith("not identical: "));
 }
 
 TEST_CASE("compare tells how two runs differ in recipe and provenance, which bits do not depend on") {
@@ -176,17 +186,67 @@ TEST_CASE("what cannot come out again is refused before anything is made") {
   };
   refused(trained.rerun(trained.run, {"--workers", "3"}), "the same bits cannot come out");
   refused(trained.rerun("absent"), "there is no run 'absent'");
+  refused(trained.rerun(trained.run, {"--workers", "0"}), "--workers: must be a whole number from 1, and is 0");
+  refused(trained.rerun(trained.run, {"--until", "0"}), "--until: must be a whole number from 1, and is 0");
+  refused(trained.rerun(trained.run, {"--until", "9"}),
+          "the last step that " + trained.run.filename().string() + " has trained, which is 8;");
   refused(trained.rerun(trained.folder.write("no.tar.zst", "text")), "cannot read");
 
+  const fs::path archive = trained.folder.path() / "small.tar.zst";
+  const Words make_archive = {test::program("braise"), "archive", trained.run, "--to", archive};
+  REQUIRE(test::run_program(make_archive).status == 0);
+  fs::remove(archive);
+  for (const char* const name : {"plan.json", "recipe.yaml", "resolved.yaml"}) {
+    const fs::path file = trained.run / name;
+    const std::string before = io::read_file(file);
+    io::write_file_durably(file, before + "\n");
+    refused(trained.rerun(trained.run), "changed after it was made:\n  " + file.string() + " has SHA-256 " +
+                                            io::sha256(before + "\n") + "; it had " + io::sha256(before) +
+                                            "\nput them back as they were");
+    refused(test::run_program(make_archive), "changed after it was made");
+    CHECK_FALSE(fs::exists(archive));
+    io::write_file_durably(file, before);
+  }
+
+  // What another build would refuse: its plan, with the digest that it would have had there.
   const std::string plan = io::read_file(trained.run / "plan.json");
-  io::write_file_durably(trained.run / "plan.json", replaced(plan, "\"kind_version\": ", "\"kind_version\": 9"));
+  const std::string provenance = io::read_file(trained.run / "provenance.json");
+  const std::string newer = replaced(plan, "\"kind_version\": ", "\"kind_version\": 9");
+  io::write_file_durably(trained.run / "plan.json", newer);
+  io::write_file_durably(trained.run / "provenance.json", replaced(provenance, io::sha256(plan), io::sha256(newer)));
   refused(trained.rerun(trained.run), "gives other outputs than version 9");
   io::write_file_durably(trained.run / "plan.json", plan);
+  io::write_file_durably(trained.run / "provenance.json", provenance);
+
+  {
+    const journal::RunLock lock = journal::RunDirectory::open(trained.run).lock();
+    refused(trained.rerun(trained.run), "is running (process ");
+  }
+
+  // Which tier it was: unreadable, and more than one.
+  fs::path events;
+  for (const auto& file : fs::directory_iterator(trained.run / "journal")) {
+    if (file.path().filename().string().starts_with("pretrain-")) events = file.path();
+  }
+  const std::string told = io::read_file(events);
+  io::write_file_durably(events, replaced(told, "\"tiers\":[\"", "\"tiers\":[\"odd_"));
+  refused(trained.rerun(trained.run),
+          "which instruction-set tier it was done on cannot be read: " + events.filename().string());
+  const std::size_t tiers = told.find("\"tiers\":[") + 9, end = told.find(']', tiers);
+  io::write_file_durably(events, told.substr(0, tiers) + "\"baseline\",\"avx2\"" + told.substr(end));
+  refused(trained.rerun(trained.run), "different instruction-set tiers, avx2 and baseline");
+  fs::remove(events);
+  refused(trained.rerun(trained.run), "the journal has no word of which instruction-set tier");
+  io::write_file_durably(events, told);
 
   const std::string text = io::read_file(trained.text), before = io::sha256(text), after = io::sha256(text + "more");
   io::write_file_durably(trained.text, text + "more");
   const test::Finished changed = trained.rerun(trained.run);
   refused(changed, "text.txt has SHA-256 " + after + "; it had " + before);
+  // Nor does anything remain of an archive that was unpacked for it.
+  REQUIRE(test::run_program(make_archive).status == 0);
+  refused(trained.rerun(archive), "text.txt has SHA-256 ");
+  CHECK_FALSE(fs::exists(trained.folder.path() / "again"));
   fs::remove(trained.text);
   refused(trained.rerun(trained.run), "text.txt is not there");
 }
