@@ -61,6 +61,19 @@ std::filesystem::path Trial::attempt_dir(const std::string& attempt) const {
 }
 
 nlohmann::json Trial::config(const std::vector<std::string>& changes) const {
+  std::string faults;
+  const std::optional<nlohmann::json> config = resolved(changes, faults);
+  INFO(faults);
+  REQUIRE(config);
+  return *config;
+}
+
+bool Trial::is_accepted(const std::vector<std::string>& changes) const {
+  std::string faults;
+  return resolved(changes, faults).has_value();
+}
+
+std::optional<nlohmann::json> Trial::resolved(const std::vector<std::string>& changes, std::string& told) const {
   const std::string text =
       "recipe: 1\nname: trial\nstages:\n  job:\n    kind: train\n    data: {tokens: " + tokens().string() +
       ", sequence: 24}\n"
@@ -75,8 +88,8 @@ nlohmann::json Trial::config(const std::vector<std::string>& changes) const {
   const auto document = recipe::load_text(text, "trial.yaml", folder_.path(), overrides, faults);
   std::optional<recipe::Recipe> resolved;
   if (document) resolved = recipe::resolve(*document, {}, faults);
-  INFO(stages::to_string(faults));
-  REQUIRE(resolved);
+  told = stages::to_string(faults);
+  if (!resolved) return std::nullopt;
   return resolved->stages.at(0).config;
 }
 
@@ -96,18 +109,29 @@ Trained Trial::run(const std::string& attempt, const nlohmann::json& config, con
     context.job_.resources.host_memory_bytes = options.host_memory;
     context.ranks_ = &comm;
     for (const std::string& earlier : options.earlier) context.earlier_attempts_.push_back(attempt_dir(earlier));
-    std::int64_t polls = -1;
+    std::int64_t steps = -1;
     context.on_poll_ = [&] {
-      return options.stop_after >= 0 && ++polls >= options.stop_after ? stages::Request::stop : stages::Request::none;
+      ++steps;
+      if (steps == options.killed_after) throw core::Error(kKilled);
+      return options.stop_after >= 0 && steps >= options.stop_after ? stages::Request::stop : stages::Request::none;
     };
     stages::Outputs outputs;
-    const stages::Ending ending = train::run(context, outputs);
-    if (comm.rank() != 0) return;
-    trained.ending = ending;
-    trained.lines = context.metrics_;
-    trained.synced_lines = context.synced_metrics_;
-    trained.log = context.log_;
-    trained.outputs = outputs;
+    stages::Ending ending = stages::Ending::completed;
+    const auto tell = [&] {
+      if (comm.rank() != 0) return;
+      trained.ending = ending;
+      trained.lines = context.metrics_;
+      trained.synced_lines = context.synced_metrics_;
+      trained.log = context.log_;
+      trained.outputs = outputs;
+    };
+    try {
+      ending = train::run(context, outputs);
+    } catch (const core::Error&) {
+      tell();
+      throw;
+    }
+    tell();
   };
   try {
     with_ranks(options.ranks, rank);

@@ -14,10 +14,13 @@
 
 namespace braise::test {
 
+/// What an attempt throws that is killed.
+inline constexpr char kKilled[] = "killed";
+
 /// What an attempt at a training left.
 struct Trained {
   stages::Ending ending = stages::Ending::completed;
-  std::string error;                  ///< what it threw; then all else is empty
+  std::string error;                  ///< what it threw; then there are no outputs
   std::vector<std::string> losses;    ///< of each step told of, to the bit
   std::vector<nlohmann::json> lines;  ///< of metrics
   std::size_t synced_lines = 0;       ///< of them, on the disk before the last checkpoint
@@ -39,11 +42,15 @@ class Trial {
   /// "model: {tied: true}", and every default filled in.
   nlohmann::json config(const std::vector<std::string>& changes = {}) const;
 
+  /// Whether a recipe with these keys is one.
+  bool is_accepted(const std::vector<std::string>& changes) const;
+
   struct Options {
     int ranks = 1;
     int threads = 1;
     std::vector<std::string> earlier = {};  ///< names of attempts, latest first
     std::int64_t stop_after = -1;           ///< asks to stop once so many steps are done
+    std::int64_t killed_after = -1;         ///< ends all ranks where they are once so many steps are done
     std::uint64_t device_memory = 0;
     std::uint64_t host_memory = std::uint64_t{1} << 30;
   };
@@ -59,6 +66,8 @@ class Trial {
   const std::filesystem::path& folder() const { return folder_.path(); }
 
  private:
+  std::optional<nlohmann::json> resolved(const std::vector<std::string>& changes, std::string& faults) const;
+
   TemporaryFolder folder_;
 };
 
