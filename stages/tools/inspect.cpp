@@ -96,8 +96,9 @@ json inspect_weights(const fs::path& path) {
     if (dtype) {
       const std::int64_t elements = info.shape.elements();
       const checkpoint::Range all{0, elements};
-      const checkpoint::RangeBytes bytes{info.bytes, all, elements, core::bits(*dtype) / 8};
-      const std::vector<checkpoint::RangeDigests> digests = checkpoint::digests_of({&bytes, 1}, 1);
+      const core::ConstTensorView flat(info.bytes.data(), *dtype, core::Shape{elements});
+      const checkpoint::RangeContent whole{flat, all, elements};
+      const std::vector<checkpoint::RangeDigests> digests = checkpoint::digests_of({&whole, 1}, 1);
       const checkpoint::DigestedRange range{all, &digests[0]};
       digest = checkpoint::tensor_digest({&range, 1}, elements);
       add_all(*dtype, info.bytes, statistics);

@@ -16,7 +16,7 @@ ActivationStore::ActivationStore(core::Stream& stream, core::Arena& host, Home h
   for (int place = places - 1; place >= 0; --place) free_.push_back(place);
   if (home != Home::kNvme) return;
   const std::vector<std::int64_t> bytes(places_.size(), shape.elements() * core::bits(dtype) / 8);
-  store_ = offload::nvme_store(disk.folder, host, bytes, disk.log);
+  store_ = std::make_unique<offload::Store>(disk.folder, host, bytes, disk.log);
 }
 
 Tensor ActivationStore::memory(core::Arena& arena) const {

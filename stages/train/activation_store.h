@@ -19,7 +19,7 @@ namespace braise::train {
 class ActivationStore final : public model::ActivationKeeper {
  public:
   /// For at most `places` at once, each of one dtype and shape. The stream and the host's arena must outlive it, and
-  /// Disk is for Home::kNvme. Errors: as offload::nvme_store.
+  /// Disk is for Home::kNvme. Errors: as offload::Store.
   ActivationStore(core::Stream& stream, core::Arena& host, Home home, const Disk& disk, int places, core::Dtype dtype,
                   const core::Shape& shape);
 

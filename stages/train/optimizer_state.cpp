@@ -123,7 +123,7 @@ void OptimizerState::open(const Where& where) {
     array.memory = arena.tensor(Dtype::kFloat32, Shape{elements_}, array.category, array.path);
   }
   if (regions.empty()) return;
-  store_ = offload::nvme_store(where.disk.folder, host_, regions, where.disk.log);
+  store_ = std::make_unique<offload::Store>(where.disk.folder, host_, regions, where.disk.log);
   loop_ = std::make_unique<offload::ChunkLoop>(*store_, stream_.arena(), std::move(items), elements_,
                                                chunk_elements(elements_), kChunksInMemory, "optimizer");
 }
@@ -262,9 +262,12 @@ void OptimizerState::apply(std::int64_t step, double learning_rate, float gradie
 }
 
 /// An array in memory: where it lies, or as the disk has it.
-core::ConstTensorView OptimizerState::shown(const Array& array) {
+checkpoint::Content OptimizerState::shown(const Array& array) const {
   if (array.region < 0) return array.memory.view;
-  return {store_->show(array.region).data(), Dtype::kFloat32, Shape{elements_}};
+  return {Dtype::kFloat32, elements_,
+          [store = store_.get(), region = array.region](std::int64_t offset, std::span<std::byte> to) {
+            store->read_bytes(region, offset, to);
+          }};
 }
 
 std::vector<std::string> OptimizerState::paths(std::size_t parameter) const {
@@ -282,14 +285,14 @@ std::vector<checkpoint::Piece> OptimizerState::pieces(const Shards& cut, int ran
   for (std::size_t i = 0; i < trained_.size(); ++i) trained[trained_[i].parameter] = i;
   std::vector<checkpoint::Piece> pieces;
   for (const Segment& segment : cut.segments(rank)) {
-    const auto add = [&](const std::string& path, const core::ConstTensorView& data) {
-      pieces.push_back({path + spec(segment).name, spec(segment).shape, segment.begin, data});
+    const auto add = [&](const std::string& path, checkpoint::Content data) {
+      pieces.push_back({path + spec(segment).name, spec(segment).shape, segment.begin, std::move(data)});
     };
     add("parameters/", values_.show(segment));
     const auto found = trained.find(segment.parameter);
     if (found == trained.end()) continue;
     const std::int64_t first = offsets_[found->second] + segment.begin - trained_[found->second].begin;
-    for (const Array& array : arrays_) add(array.path, shown(array).slice(0, first, first + segment.elements()));
+    for (const Array& array : arrays_) add(array.path, shown(array).slice(first, first + segment.elements()));
   }
   return pieces;
 }

@@ -94,7 +94,7 @@ class OptimizerState {
   void open(const Where& where);
   void for_parts(const std::function<void(const Part&)>& work);
   void begin_with(const Reader& read);
-  core::ConstTensorView shown(const Array& array);
+  checkpoint::Content shown(const Array& array) const;
   const model::ParameterSpec& spec(const Segment& segment) const {
     return decoder_.parameters()[segment.parameter].spec;
   }

@@ -21,10 +21,10 @@ void ShownPieces::make(core::Arena& host, const Disk& disk, std::span<const std:
   }
   disk.log("resources.host_memory has no room for " + core::bytes_text(all) +
            " of tensors that ranks share: a checkpoint is made of them on the disk");
-  store_ = offload::nvme_store(disk.folder, host, bytes, disk.log);
+  store_ = std::make_unique<offload::Store>(disk.folder, host, bytes, disk.log);
 }
 
-core::ConstTensorView ShownPieces::put(core::Stream& stream, int place, const core::TensorView& tensor) {
+checkpoint::Content ShownPieces::put(core::Stream& stream, int place, const core::TensorView& tensor) {
   if (store_ == nullptr) {
     const core::TensorView copy =
         memory_.view(tensor.dtype(), tensor.shape(), begins_[static_cast<std::size_t>(place)]);
@@ -32,7 +32,10 @@ core::ConstTensorView ShownPieces::put(core::Stream& stream, int place, const co
     return copy;
   }
   store_->write(place, 0, tensor).wait();
-  return {store_->show(place).data(), tensor.dtype(), tensor.shape()};
+  return {tensor.dtype(), tensor.elements(),
+          [store = store_.get(), place](std::int64_t offset, std::span<std::byte> to) {
+            store->read_bytes(place, offset, to);
+          }};
 }
 
 void ShownPieces::clear() {

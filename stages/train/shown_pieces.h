@@ -9,6 +9,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
+#include "stages/shared/checkpoint/piece.h"
 #include "stages/shared/offload/store.h"
 #include "stages/train/unit_file.h"
 
@@ -23,7 +24,7 @@ class ShownPieces {
   void make(core::Arena& host, const Disk& disk, std::span<const std::int64_t> bytes);
 
   /// A copy of a tensor, of as many bytes as number `place` of those: until clear() or make().
-  core::ConstTensorView put(core::Stream& stream, int place, const core::TensorView& tensor);
+  checkpoint::Content put(core::Stream& stream, int place, const core::TensorView& tensor);
 
   void clear();
 

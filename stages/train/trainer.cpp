@@ -472,7 +472,8 @@ std::vector<checkpoint::Piece> Trainer::logical_pieces(std::span<const checkpoin
     if (found != mine.end()) header = {found->begin, found->begin + found->data.elements()};
     std::string message(reinterpret_cast<const char*>(&header), sizeof header);
     if (found != mine.end()) {
-      message.append(static_cast<const char*>(found->data.raw()), static_cast<std::size_t>(found->data.bytes()));
+      message.resize(sizeof header + static_cast<std::size_t>(found->data.bytes()));
+      found->data.read(0, std::as_writable_bytes(std::span(message)).subspan(sizeof header));
     }
     const core::Tensor whole = host_.tensor(one.dtype, shape, Category::kCheckpoint, "checkpoint");
     auto* const to = static_cast<std::byte*>(whole.view.raw());

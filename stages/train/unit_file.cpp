@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stages/train/unit_file.h"
 
+#include <cstddef>
+#include <span>
 #include <utility>
 
 namespace braise::train {
@@ -14,7 +16,7 @@ UnitFile::UnitFile(core::Stream& stream, core::Arena& host, const Disk& disk, st
     : stream_(stream), elements_(std::move(elements)), dtype_(dtype), category_(category) {
   std::vector<std::int64_t> bytes;
   for (const std::int64_t count : elements_) bytes.push_back(count * core::bits(dtype) / 8);
-  store_ = offload::nvme_store(disk.folder, host, bytes, disk.log);
+  store_ = std::make_unique<offload::Store>(disk.folder, host, bytes, disk.log);
 }
 
 Tensor UnitFile::memory(int unit) const {
@@ -40,9 +42,11 @@ void UnitFile::flush() {
   writing_ = -1;
 }
 
-core::ConstTensorView UnitFile::show(int unit) {
+checkpoint::Content UnitFile::show(int unit) {
   flush();
-  return {store_->show(unit).data(), dtype_, Shape{elements(unit)}};
+  return {dtype_, elements(unit), [store = store_.get(), unit](std::int64_t offset, std::span<std::byte> to) {
+            store->read_bytes(unit, offset, to);
+          }};
 }
 
 UnitWindow::Held UnitWindow::read(int unit) {

@@ -13,6 +13,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
+#include "stages/shared/checkpoint/piece.h"
 #include "stages/shared/offload/store.h"
 
 namespace braise::train {
@@ -26,7 +27,7 @@ struct Disk {
 /// What a rank owns of every unit, on a disk: a region for each, of `elements[unit]`. Used by one thread.
 class UnitFile {
  public:
-  /// `host`: of copies that transfers need. It and the stream must outlive this. Errors: as offload::nvme_store.
+  /// `host`: of copies that transfers need. It and the stream must outlive this. Errors: as offload::Store.
   UnitFile(core::Stream& stream, core::Arena& host, const Disk& disk, std::vector<std::int64_t> elements,
            core::Dtype dtype, core::Category category);
 
@@ -47,7 +48,7 @@ class UnitFile {
   void flush();
 
   /// What the file has of a unit, until it is written again.
-  core::ConstTensorView show(int unit);
+  checkpoint::Content show(int unit);
 
  private:
   core::Stream& stream_;

@@ -139,9 +139,9 @@ TensorView Values::part(const Segment& segment) {
   return held.slice(0, offset(segment), offset(segment) + segment.elements());
 }
 
-core::ConstTensorView Values::show(const Segment& segment) {
+checkpoint::Content Values::show(const Segment& segment) {
   if (file_ == nullptr) return part(segment);
-  return file_->show(segment.unit).slice(0, offset(segment), offset(segment) + segment.elements());
+  return file_->show(segment.unit).slice(offset(segment), offset(segment) + segment.elements());
 }
 
 void Values::changed() {

@@ -48,7 +48,7 @@ class Values {
   core::TensorView part(const Segment& segment);
 
   /// The same to be looked at, after changed() and until values are changed again.
-  core::ConstTensorView show(const Segment& segment);
+  checkpoint::Content show(const Segment& segment);
 
   /// To be called on every rank when ranks have changed what they own.
   void changed();

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "stages/shared/io/file.h"
+#include "tests/faults/failing_disk.h"
 #include "tests/faults/processes.h"
 #include "tests/faults/small_training.h"
 #include "tests/support/support.h"
@@ -140,6 +141,40 @@ TEST_CASE("a spread training whose rank or disk fails ends, says why, and goes o
     CHECK(test::end_of(runner) == 1);
     CHECK_THAT(io::read_file(spread.output), Contains("cannot read ") && Contains("of the scratch file in "));
   });
+}
+
+TEST_CASE("a training whose scratch disk fails ends with the error and the checkpoints it had") {
+  test::FailingDisk disk;
+  if (!disk.mounted()) {
+    WARN("skipped: this user may not make a disk that fails (loop device, mkfs.ext4, mount)");
+    return;
+  }
+  const Spread spread;
+  const fs::path runs = spread.folder.path() / "runs";
+  // Saving is most of what there is to do, and is done from where the state lies.
+  const pid_t runner = spread.start(
+      runs, {"stages.pretrain.offload.path=" + disk.path().string(), "stages.pretrain.offload.parameters=nvme",
+             "stages.pretrain.checkpoint.every=1", "stages.pretrain.checkpoint.keep=3"});
+  REQUIRE(test::wait_for_step(runs, 12, runner));
+  disk.fail();
+  CHECK(test::end_of(runner) == 1);
+  INFO(io::read_file(spread.output));
+  CHECK_THAT(io::read_file(spread.output),
+             Contains("the scratch file in " + disk.path().string()) && Contains("Input/output error"));
+  CHECK(test::all_gone(runs));
+  disk.unmount();
+
+  int whole = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(test::training_run_in(runs) / "jobs/pretrain/attempts")) {
+    if (entry.path().filename() != "manifest.json") continue;
+    const test::Finished verified =
+        test::run_program({test::program("braise"), "inspect", entry.path().parent_path(), "--verify"});
+    INFO(verified.out << verified.err);
+    CHECK(verified.status == 0);
+    ++whole;
+  }
+  CHECK(whole >= 1);
+  spread.require_resumed_to_same(runs);
 }
 
 TEST_CASE("a scratch disk that is too small is refused before training, and one that fills up later takes no harm") {

@@ -35,7 +35,7 @@ io::Sha256Bytes digest_of(std::span<const io::Sha256Bytes> digests) {
   return io::sha256_bytes(std::as_bytes(digests));
 }
 
-std::vector<RangeDigests> digests_of(std::span<const RangeBytes> ranges, int threads) {
+std::vector<RangeDigests> digests_of(std::span<const RangeContent> ranges, int threads) {
   std::vector<RangeDigests> digests(ranges.size());
   struct Task {
     std::size_t range;
@@ -54,15 +54,16 @@ std::vector<RangeDigests> digests_of(std::span<const RangeBytes> ranges, int thr
   }
   std::atomic<std::size_t> next{0};
   const auto work = [&] {
+    std::vector<std::byte> buffer;
     for (std::size_t t = next++; t < tasks.size(); t = next++) {
       const Task& task = tasks[t];
-      const RangeBytes& bytes = ranges[task.range];
-      const Range part = in_chunk(task.chunk, bytes.range);
-      std::vector<io::Sha256Bytes> leaves =
-          leaves_of(bytes.data.subspan(static_cast<std::size_t>((part.begin - bytes.range.begin) * bytes.element_bytes),
-                                       static_cast<std::size_t>(part.elements() * bytes.element_bytes)),
-                    bytes.element_bytes);
-      digests[task.range].chunks[static_cast<std::size_t>(task.chunk - chunks_of(bytes.range).begin)] =
+      const RangeContent& whole = ranges[task.range];
+      const Range part = in_chunk(task.chunk, whole.range);
+      const std::int64_t element_bytes = core::bits(whole.data.dtype()) / 8;
+      std::vector<io::Sha256Bytes> leaves = leaves_of(
+          whole.data.look_at((part.begin - whole.range.begin) * element_bytes, part.elements() * element_bytes, buffer),
+          element_bytes);
+      digests[task.range].chunks[static_cast<std::size_t>(task.chunk - chunks_of(whole.range).begin)] =
           digest_of(leaves);
       if (task.partial != nullptr) task.partial->leaves = std::move(leaves);
     }

@@ -48,16 +48,15 @@ std::vector<io::Sha256Bytes> leaves_of(std::span<const std::byte> data, std::int
 /// The digest of digests.
 io::Sha256Bytes digest_of(std::span<const io::Sha256Bytes> digests);
 
-/// A range of a tensor in memory.
-struct RangeBytes {
-  std::span<const std::byte> data;
+/// A range of a tensor.
+struct RangeContent {
+  Content data;
   Range range;                ///< begins where a leaf does
   std::int64_t elements = 0;  ///< of the tensor
-  std::int64_t element_bytes = 0;
 };
 
-/// The digests of each range, made by that many threads.
-std::vector<RangeDigests> digests_of(std::span<const RangeBytes> ranges, int threads);
+/// The digests of each range, made by that many threads. Errors: core::Error where a range cannot be read.
+std::vector<RangeDigests> digests_of(std::span<const RangeContent> ranges, int threads);
 
 /// One range of a tensor and what it adds to the tensor's digest.
 struct DigestedRange {

@@ -123,15 +123,12 @@ class MemoryFile {
   std::optional<hdf5::Writer> writer_;
 };
 
-/// Bytes of a file that lie in memory, and where they belong.
+/// Bytes of a file, and where they belong.
 struct Segment {
   std::uint64_t offset = 0;
-  std::span<const std::byte> bytes;
+  Content content;
+  std::uint64_t bytes() const { return static_cast<std::uint64_t>(content.bytes()); }
 };
-
-std::span<const std::byte> bytes_of(const core::ConstTensorView& data) {
-  return {static_cast<const std::byte*>(data.raw()), static_cast<std::size_t>(data.bytes())};
-}
 
 /// Makes a part with all its datasets but their content, and tells where that belongs.
 std::vector<std::uint64_t> make_frame(hdf5::Writer& file, std::int64_t rank, std::span<const Piece> pieces) {
@@ -164,10 +161,13 @@ io::FileDescriptor create_file(const fs::path& path, std::uint64_t bytes) {
 
 void write_segments(int fd, std::span<const Segment> segments, const std::atomic<bool>& give_up, const fs::path& name) {
   std::uint64_t begun = 0;  // bytes up to here the disk is at work on
+  std::vector<std::byte> buffer;
   for (const Segment& segment : segments) {
-    for (std::size_t begin = 0; begin < segment.bytes.size(); begin += kSliceBytes) {
+    for (std::uint64_t begin = 0; begin < segment.bytes(); begin += kSliceBytes) {
       if (give_up) throw core::Error("writing " + name.string() + " was given up");
-      const auto slice = segment.bytes.subspan(begin, std::min(kSliceBytes, segment.bytes.size() - begin));
+      const std::uint64_t count = std::min<std::uint64_t>(kSliceBytes, segment.bytes() - begin);
+      const auto slice =
+          segment.content.look_at(static_cast<std::int64_t>(begin), static_cast<std::int64_t>(count), buffer);
       io::write_at(fd, slice, segment.offset + begin, name);
       const std::uint64_t end = segment.offset + begin + slice.size();
       if (end >= begun + kSliceBytes) {
@@ -258,8 +258,8 @@ PartRecord write_part(const fs::path& folder, std::int64_t rank, std::span<const
   std::vector<Segment> segments;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     if (pieces[i].data.elements() == 0) continue;
-    segments.push_back({offsets[i], bytes_of(pieces[i].data)});
-    bytes = std::max(bytes, offsets[i] + segments.back().bytes.size());
+    segments.push_back({offsets[i], pieces[i].data});
+    bytes = std::max(bytes, offsets[i] + segments.back().bytes());
   }
   std::ranges::sort(segments, {}, &Segment::offset);
   std::vector<Segment> gaps;
@@ -271,11 +271,12 @@ PartRecord write_part(const fs::path& folder, std::int64_t rank, std::span<const
     std::vector<std::byte>& part = gap_bytes.emplace_back(end - next);
     if (next < frame_end) frame.read(std::span(part).first(std::min(end, frame_end) - next), next);
     frame_digest.update(part.data(), part.size());
-    gaps.push_back({next, part});
+    const core::Shape shape{static_cast<std::int64_t>(part.size())};
+    gaps.push_back({next, core::ConstTensorView(part.data(), core::Dtype::kInt8, shape)});
   };
   for (const Segment& segment : segments) {
     gap_until(segment.offset);
-    next = segment.offset + segment.bytes.size();
+    next = segment.offset + segment.bytes();
   }
   gap_until(bytes);
   segments.insert(segments.end(), gaps.begin(), gaps.end());
@@ -284,12 +285,9 @@ PartRecord write_part(const fs::path& folder, std::int64_t rank, std::span<const
   const io::FileDescriptor fd = create_file(file.temporary(), bytes);
   // Hashing takes a processor about as long as the disk takes, so it is done meanwhile.
   auto range_digests = std::async(std::launch::async, [&] {
-    std::vector<RangeBytes> ranges;
+    std::vector<RangeContent> ranges;
     for (const Piece& piece : pieces) {
-      ranges.push_back({bytes_of(piece.data),
-                        {piece.begin, piece.begin + piece.data.elements()},
-                        piece.shape.elements(),
-                        core::bits(piece.data.dtype()) / 8});
+      ranges.push_back({piece.data, {piece.begin, piece.begin + piece.data.elements()}, piece.shape.elements()});
     }
     return digests_of(ranges, kHashThreads);
   });

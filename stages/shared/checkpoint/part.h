@@ -14,8 +14,8 @@
 namespace braise::checkpoint {
 
 /// Writes a rank's part (HDF5, a one-dimensional dataset for each piece) into a checkpoint's folder, durably and under
-/// a temporary name until it is whole. Digests are made meanwhile, by threads of its own. Pieces lie in the machine's
-/// memory. Gives up once `give_up` is set. Errors: core::Error; no file is left.
+/// a temporary name until it is whole. Digests are made meanwhile, by threads of its own. Gives up once `give_up` is
+/// set. Errors: core::Error; no file is left.
 PartRecord write_part(const std::filesystem::path& folder, std::int64_t rank, std::span<const Piece> pieces,
                       const std::atomic<bool>& give_up);
 

@@ -59,7 +59,8 @@ std::vector<Piece> checked(std::span<const Piece> given) {
     if (piece.data.elements() == 0 && elements > 0) continue;
     if (const std::string fault = path_fault(piece.path); !fault.empty()) refuse("has a path that " + fault);
     if (core::bits(piece.data.dtype()) < 8) refuse("is " + std::string(core::name(piece.data.dtype())));
-    if (!piece.data.contiguous()) refuse("is not contiguous: " + piece.data.text());
+    const core::ConstTensorView& memory = piece.data.memory();
+    if (memory && !memory.contiguous()) refuse("is not contiguous: " + memory.text());
     const std::int64_t end = piece.begin + piece.data.elements();
     if (piece.begin < 0 || end > elements || piece.begin % kLeafElements != 0 ||
         (end % kLeafElements != 0 && end != elements)) {
@@ -414,8 +415,14 @@ struct Saver::State {
     }
     std::int64_t offset = 0;
     for (Piece& piece : pieces) {
-      const core::TensorView copy = buffer->view(piece.data.dtype(), piece.data.shape(), offset);
-      core::copy(stream, copy, piece.data);
+      const core::ConstTensorView& memory = piece.data.memory();
+      const core::Shape shape = memory ? memory.shape() : core::Shape{piece.data.elements()};
+      const core::TensorView copy = buffer->view(piece.data.dtype(), shape, offset);
+      if (memory) {
+        core::copy(stream, copy, memory);
+      } else {
+        piece.data.read(0, {static_cast<std::byte*>(copy.raw()), static_cast<std::size_t>(copy.bytes())});
+      }
       piece.data = copy;
       offset += aligned(piece.data.bytes());
     }
@@ -470,8 +477,9 @@ SaveCost Saver::save(std::int64_t step, std::span<const Piece> pieces, const nlo
   } else {
     cost.streamed = true;
     for (const Piece& piece : work.pieces) {
-      if (piece.data.device() != core::kCpu) {
-        throw core::Error("a checkpoint of tensors on " + piece.data.device().text() +
+      const core::ConstTensorView& memory = piece.data.memory();
+      if (memory && memory.device() != core::kCpu) {
+        throw core::Error("a checkpoint of tensors on " + memory.device().text() +
                           " needs room for a copy of them in the host's memory budget");
       }
     }

@@ -12,6 +12,7 @@
 
 #include "kernels/core/arena.h"
 #include "kernels/core/tensor.h"
+#include "stages/shared/io/file.h"
 #include "stages/shared/offload/block_io.h"
 
 namespace braise::offload {
@@ -35,17 +36,22 @@ class Transfer {
   void wait();
 
  private:
-  friend class NvmeStore;
+  friend class Store;
   struct State;
   explicit Transfer(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
 
-/// Bytes of tensors kept outside of a device's arena, in regions. Used by one thread at a time; it outlives its
-/// transfers.
+/// Bytes of tensors kept outside of a device's arena, in regions of a file of `folder` that has no name, so that
+/// nothing is left of it however this process ends. Used by one thread at a time; it outlives its transfers.
 class Store {
  public:
-  virtual ~Store() = default;
+  /// Regions of so many bytes; the file's space is taken at once. It is read and written past the page cache by `io`,
+  /// where that is null by io_uring; what the system does not have is replaced by the next best, and `log` told so.
+  /// `arena`: of the copies that tensors which are not aligned need. Errors: core::Error naming the folder where the
+  /// file cannot be made or has no space.
+  Store(const std::filesystem::path& folder, core::Arena& arena, std::span<const std::int64_t> sizes,
+        const std::function<void(std::string_view)>& log, std::unique_ptr<BlockIo> io = nullptr);
 
   int regions() const { return static_cast<int>(sizes_.size()); }
   std::int64_t bytes(int region) const { return sizes_.at(static_cast<std::size_t>(region)); }
@@ -53,33 +59,26 @@ class Store {
   /// tensor = the bytes of a region from `offset` on, and back. tensor: contiguous, anywhere (transfers of memory that
   /// starts at a multiple of 4096 are not copied once more). offset: a multiple of kAlignment; a transfer ends at
   /// another, or at the region's end. Transfers of the same bytes must not overlap in time where one writes.
-  virtual Transfer read(int region, std::int64_t offset, const core::TensorView& tensor) = 0;
-  virtual Transfer write(int region, std::int64_t offset, const core::ConstTensorView& tensor) = 0;
+  Transfer read(int region, std::int64_t offset, const core::TensorView& tensor);
+  Transfer write(int region, std::int64_t offset, const core::ConstTensorView& tensor);
 
-  /// The bytes of a region, to be looked at while no transfer writes: a mapping of its file, which is memory of the
-  /// system's page cache. Lives as long as the store. Errors: core::Error.
-  virtual std::span<const std::byte> show(int region) = 0;
+  /// to = the bytes of a region from `offset` on, by way of the page cache, while no transfer writes them: of any
+  /// number at any place, and by any thread. Errors: core::Error naming the file.
+  void read_bytes(int region, std::int64_t offset, std::span<std::byte> to) const;
 
   /// Memory that transfers will use again and again; see BlockIo::use_memory.
-  virtual bool use_memory(std::span<const std::span<std::byte>> memory) = 0;
-
- protected:
-  explicit Store(std::span<const std::int64_t> sizes) : sizes_(sizes.begin(), sizes.end()) {}
-
-  /// Errors: core::Error where a transfer is not as read and write ask.
-  void check(const char* operation, int region, std::int64_t offset, const core::ConstTensorView& tensor) const;
+  bool use_memory(std::span<const std::span<std::byte>> memory) { return io_->use_memory(memory); }
 
  private:
-  std::vector<std::int64_t> sizes_;
-};
+  void check(const char* operation, int region, std::int64_t offset, const core::ConstTensorView& tensor) const;
+  Transfer start(int region, std::int64_t offset, std::byte* data, std::int64_t bytes, bool writes);
 
-/// Regions of so many bytes in a file of `folder` that has no name, so that nothing is left of it however this process
-/// ends. Its space is taken at once. It is read and written past the page cache by `io`, where that is null by
-/// io_uring; what the system does not have is replaced by the next best, and `log` told so. `arena`: of the copies that
-/// tensors which are not aligned need. Errors: core::Error naming the folder where the file cannot be made or has no
-/// space.
-std::unique_ptr<Store> nvme_store(const std::filesystem::path& folder, core::Arena& arena,
-                                  std::span<const std::int64_t> sizes, const std::function<void(std::string_view)>& log,
-                                  std::unique_ptr<BlockIo> io = nullptr);
+  std::vector<std::int64_t> sizes_, begins_;  // of regions
+  core::Arena& arena_;
+  std::string name_;
+  io::FileDescriptor file_;
+  io::FileDescriptor cached_;  ///< the same file, without O_DIRECT
+  std::unique_ptr<BlockIo> io_;
+};
 
 }  // namespace braise::offload

@@ -36,8 +36,8 @@ void bench(const char* folder, std::int64_t elements, std::int64_t chunk, int de
   core::Arena host(core::kCpu, core::Space::kHost, ledger);
   const auto stream = core::make_stream(device);
   const std::vector<std::int64_t> sizes(3, elements * 4);
-  const auto store =
-      offload::nvme_store(folder, host, sizes, [](std::string_view line) { std::printf("%s\n", line.data()); });
+  const auto store = std::make_unique<offload::Store>(folder, host, sizes,
+                                                      [](std::string_view line) { std::printf("%s\n", line.data()); });
   using core::Category;
   offload::ChunkLoop loop(*store, host,
                           {{0, core::Dtype::kFloat32, true, Category::kMaster},

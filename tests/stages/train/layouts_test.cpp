@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/error.h"
 #include "tests/stages/train/layouts.h"
 #include "tests/stages/train/trial.h"
 
@@ -170,7 +171,8 @@ struct Variant {
 
 /// Trains the rows of one model, each against the same training alone; a line of a table for each order of sums.
 void check_rows(const Trial& trial, const Variant& variant) {
-  constexpr std::size_t kKilledAfter = 4;
+  static constexpr int kKilledAfter = 4;
+  static constexpr char kKilled[] = "killed";
   const bool fp32 = std::ranges::find(variant.changes, "precision.compute=fp32") != variant.changes.end();
   const auto changes = [&](const Row& row, const std::vector<std::string>& more = {}) {
     std::vector<std::string> all = variant.changes;
@@ -206,7 +208,9 @@ void check_rows(const Trial& trial, const Variant& variant) {
       if (row.killed) {
         // Each checkpoint waits for the one before: the last but one is whole when the ranks end.
         first = trial.run("1-" + name, trial.config(changes(row, {"checkpoint.every=1"})),
-                          {.ranks = row.layout.ranks, .killed_after = kKilledAfter});
+                          {.ranks = row.layout.ranks, .on_step = [](std::int64_t steps) {
+                             if (steps == kKilledAfter) throw core::Error(kKilled);
+                           }});
       }
       const Row& ends = row.killed ? next : row;
       last = trial.run("2-" + name, trial.config(changes(ends)),
@@ -221,7 +225,7 @@ void check_rows(const Trial& trial, const Variant& variant) {
         return std::equal(losses.begin(), losses.end(), alone.losses.begin());
       };
       if (row.killed) {
-        CHECK(first.error == test::kKilled);
+        CHECK(first.error == kKilled);
         const bool goes_on = first.losses.size() == kKilledAfter && begins_as(first.losses) &&
                              last.losses.size() >= 2 && last.losses.size() <= 3 &&
                              std::equal(last.losses.rbegin(), last.losses.rend(), alone.losses.rbegin());

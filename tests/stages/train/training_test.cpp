@@ -153,6 +153,38 @@ TEST_CASE("micro-batches of other sizes change no more than rounding") {
   CHECK(one.weights() != eight.weights());
 }
 
+TEST_CASE(
+    "a scratch file that fails while a checkpoint is made of it is an error that names it, and the one before stands") {
+  const Trial trial;
+  const std::vector<std::string> on_disk{"offload.optimizer=nvme", "offload.master=nvme", "offload.parameters=nvme",
+                                         "parallel.zero=3", "checkpoint.every=2"};
+  const Trained alone = trial.run("1-alone", trial.config());
+  // With a copy of the state in the host's memory, and written from where it lies.
+  for (const std::uint64_t host_memory : {std::uint64_t{1} << 30, std::uint64_t{400} << 10}) {
+    const std::string number = std::to_string(host_memory);
+    const fs::path scratch = trial.scratch_dir("1-failing" + number);
+    const auto cut_off = [&](std::int64_t steps) {
+      if (steps != 3) return;
+      for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+        std::error_code gone;
+        const std::string target = fs::read_symlink(entry.path(), gone).string();
+        if (target.starts_with(scratch.string() + "/")) fs::resize_file(entry.path(), 4096);
+      }
+    };
+    const Trained failing = trial.run("1-failing" + number, trial.config(on_disk),
+                                      {.stop_after = 3, .on_step = cut_off, .host_memory = host_memory});
+    INFO(failing.log);
+    CHECK_THAT(failing.error, Contains("the scratch file in " + scratch.string()));
+    const bool waits = failing.log.find("training waits") != std::string::npos;
+    CHECK(waits == (host_memory < (1 << 20)));
+    CHECK(failing.losses.size() == 3);
+    const Trained after = trial.run("2-after" + number, trial.config(on_disk), {.earlier = {"1-failing" + number}});
+    INFO(after.error);
+    CHECK_THAT(after.log, Contains("goes on after step 2 "));
+    CHECK(after.weights() == alone.weights());
+  }
+}
+
 TEST_CASE("a damaged checkpoint is passed over, by name, for the one before") {
   const Trial trial;
   const json config = trial.config({"checkpoint.every=2"});

@@ -60,6 +60,10 @@ std::filesystem::path Trial::attempt_dir(const std::string& attempt) const {
   return folder_.path() / "run" / "jobs" / "job" / "attempts" / attempt;
 }
 
+std::filesystem::path Trial::scratch_dir(const std::string& attempt) const {
+  return folder_.path() / "run" / "scratch" / attempt;
+}
+
 nlohmann::json Trial::config(const std::vector<std::string>& changes) const {
   std::string faults;
   const std::optional<nlohmann::json> config = resolved(changes, faults);
@@ -112,7 +116,7 @@ Trained Trial::run(const std::string& attempt, const nlohmann::json& config, con
     std::int64_t steps = -1;
     context.on_poll_ = [&] {
       ++steps;
-      if (steps == options.killed_after) throw core::Error(kKilled);
+      if (options.on_step) options.on_step(steps);
       return options.stop_after >= 0 && steps >= options.stop_after ? stages::Request::stop : stages::Request::none;
     };
     stages::Outputs outputs;

@@ -14,9 +14,6 @@
 
 namespace braise::test {
 
-/// What an attempt throws that is killed.
-inline constexpr char kKilled[] = "killed";
-
 /// What an attempt at a training left.
 struct Trained {
   stages::Ending ending = stages::Ending::completed;
@@ -48,9 +45,9 @@ class Trial {
   struct Options {
     int ranks = 1;
     int threads = 1;
-    std::vector<std::string> earlier = {};  ///< names of attempts, latest first
-    std::int64_t stop_after = -1;           ///< asks to stop once so many steps are done
-    std::int64_t killed_after = -1;         ///< ends all ranks where they are once so many steps are done
+    std::vector<std::string> earlier = {};                 ///< names of attempts, latest first
+    std::int64_t stop_after = -1;                          ///< asks to stop once so many steps are done
+    std::function<void(std::int64_t steps)> on_step = {};  ///< called by each rank before the next step
     std::uint64_t device_memory = 0;
     std::uint64_t host_memory = std::uint64_t{1} << 30;
   };
@@ -63,6 +60,7 @@ class Trial {
 
   std::filesystem::path tokens() const { return folder_.path() / "data" / "tokens.h5"; }
   std::filesystem::path attempt_dir(const std::string& attempt) const;
+  std::filesystem::path scratch_dir(const std::string& attempt) const;
   const std::filesystem::path& folder() const { return folder_.path(); }
 
  private:

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <future>
 #include <optional>
 #include <string>
 #include <vector>
@@ -57,7 +58,7 @@ struct Fixture {
   }
   std::unique_ptr<Store> nvme(const fs::path& folder, const std::vector<std::int64_t>& sizes,
                               std::unique_ptr<BlockIo> io = nullptr) {
-    return nvme_store(folder, arena, sizes, log(), std::move(io));
+    return std::make_unique<Store>(folder, arena, sizes, log(), std::move(io));
   }
 
   core::MemoryLedger ledger;
@@ -309,6 +310,50 @@ TEST_CASE("failed and short transfers are errors that name the file") {
   ChunkLoop loop(*full, fixture.arena, {{0}}, 2048, 4096, 2, "test");
   CHECK_THROWS_WITH(loop.run([](std::int64_t, std::int64_t, std::span<const TensorView>) {}),
                     Contains("No space left"));
+}
+
+/// The file without a name that this process has open in a folder, as a path by which it can be opened again.
+fs::path nameless_in(const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    const std::string target = fs::read_symlink(entry.path(), gone).string();
+    if (target.starts_with(folder.string() + "/") && target.ends_with(" (deleted)")) return entry.path();
+  }
+  return {};
+}
+
+TEST_CASE(
+    "bytes are read from any place, by several threads, and a file that has lost them is an error that names it") {
+  Fixture fixture;
+  const test::TemporaryFolder folder;
+  const std::vector<std::int64_t> sizes = {5000, (1 << 20) + 3};
+  const core::Tensor content = fixture.bytes(sizes[1], 7);
+  const auto store = fixture.nvme(folder.path(), sizes);
+  store->write(1, 0, content.view).wait();
+  const auto same_at = [&](std::int64_t offset, std::int64_t count) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(count));
+    store->read_bytes(1, offset, bytes);
+    return std::memcmp(bytes.data(), content.view.data<std::int8_t>() + offset, bytes.size()) == 0;
+  };
+  CHECK(same_at(1, 1 << 20));
+  auto other = std::async(std::launch::async, [&] { return same_at(0, sizes[1]); });
+  CHECK(same_at(sizes[1] - 5, 5));
+  CHECK(other.get());
+  CHECK(same_at(17, 0));
+  CHECK_THROWS_WITH(same_at(sizes[1] - 5, 6), Contains("within a region"));
+
+  // What is written is what is read next, whatever was read before.
+  const core::Tensor changed = fixture.bytes(8192, 8);
+  store->write(1, 4096, changed.view).wait();
+  std::vector<std::byte> bytes(8192);
+  store->read_bytes(1, 4096, bytes);
+  CHECK(std::memcmp(bytes.data(), changed.view.raw(), bytes.size()) == 0);
+
+  const int fd = ::open(nameless_in(folder.path()).c_str(), O_WRONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  REQUIRE(::ftruncate(fd, 8192) == 0);
+  ::close(fd);
+  CHECK_THROWS_WITH(same_at(0, sizes[1]), Contains("the scratch file in " + folder.path().string()));
 }
 
 TEST_CASE("what ends before it should is told by both ways of reading") {
