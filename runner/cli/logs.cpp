@@ -21,11 +21,11 @@ namespace fs = std::filesystem;
 /// Reads how a run stands, again and again: its journal each time, Slurm's queue more and more seldom.
 class Watch {
  public:
-  explicit Watch(const journal::RunDirectory& run) : run_(run), queue_(report::ask_queue(run)) {}
+  explicit Watch(const journal::RunDirectory& run) : run_(run), queue_(report::ask_queue({run})) {}
 
   report::RunStatus status() {
     if (Clock::now() >= ask_at_) {
-      queue_ = report::ask_queue(run_);
+      queue_ = report::ask_queue({run_});
       pause_ = std::min<std::chrono::milliseconds>(pause_ * 3 / 2, kLongestPause);
       ask_at_ = Clock::now() + pause_;
     }

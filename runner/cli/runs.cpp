@@ -32,7 +32,8 @@ std::uint64_t bytes_below(const fs::path& folder) {
 
 int status(const std::string& name, const fs::path& runs, bool json) {
   const journal::RunDirectory run = find_run(name, runs);
-  const report::RunStatus status = report::read_status(run, report::ask_queue(run));
+  report::RunStatus status = report::read_status(run, report::ask_queue({run}));
+  report::add_accounting(status);
   print(json ? report::status_json(status, run).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"
              : report::status_text(status, run));
   return kSuccess;
@@ -42,9 +43,11 @@ int runs(const fs::path& runs, bool json) {
   journal::sweep(runs);
   nlohmann::json list = nlohmann::json::array();
   report::Table table({"run", "state", "jobs", "started (UTC)", "time"});
-  for (const journal::RunDirectory& run : journal::RunDirectory::list(runs)) {
+  const std::vector<journal::RunDirectory> all = journal::RunDirectory::list(runs);
+  const report::Queue queue = report::ask_queue(all);
+  for (const journal::RunDirectory& run : all) {
     try {
-      const report::RunStatus status = report::read_status(run, report::ask_queue(run));
+      const report::RunStatus status = report::read_status(run, queue);
       if (json) {
         list.push_back({{"run", status.id},
                         {"path", run.path().string()},
@@ -78,7 +81,7 @@ int runs(const fs::path& runs, bool json) {
 
 int points(const std::string& name, const fs::path& runs, const report::Ranking& ranking, bool sorted, bool json) {
   const journal::RunDirectory run = find_run(name, runs);
-  report::Points points = report::read_points(report::read_status(run, report::ask_queue(run)), run, ranking);
+  report::Points points = report::read_points(report::read_status(run, report::ask_queue({run})), run, ranking);
   const report::Point* best = points.best();
   if (sorted && best == nullptr) {
     std::fprintf(stderr, "braise: no job of %s has told a number for the metric `%s`\n", run.id().c_str(),
@@ -100,7 +103,7 @@ void refuse_in_use(const journal::RunDirectory& run) {
     throw UsageError(run.id() + " is running (process " + std::to_string(holder->pid) + " on " + holder->host +
                      "); `braise cancel " + run.id() + "` stops it");
   }
-  for (const launch::slurm::QueueEntry& entry : report::ask_queue(run).entries) {
+  for (const launch::slurm::QueueEntry& entry : report::ask_queue({run}).entries) {
     if (!entry.is_alive()) continue;
     throw UsageError(run.id() + " is in Slurm's hands (job " + entry.id + "); `braise cancel " + run.id() +
                      "` takes it out");

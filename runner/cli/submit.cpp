@@ -34,14 +34,6 @@ fs::path own_program() {
   return fs::read_symlink("/proc/self/exe");
 }
 
-/// Slurm puts values of its own where it finds `%` or a backslash in the path of a log.
-void refuse_path(const fs::path& runs) {
-  const std::string path = fs::absolute(runs).string();
-  if (path.find_first_of("%\\") == std::string::npos) return;
-  throw UsageError("the folder of the runs, " + stages::printable(path, 400) +
-                   ", has a `%` or a backslash in its path, which Slurm would misread; choose another with --runs");
-}
-
 void require_slurm() {
   if (launch::find_on_path("sbatch").empty()) {
     throw UsageError("there is no sbatch on PATH: submit on a login node of a Slurm cluster, or use `braise run` here");
@@ -106,7 +98,6 @@ int submit(const RecipeArguments& recipe, const fs::path& runs, const SubmitArgu
     return kSuccess;
   }
   require_slurm();
-  refuse_path(runs);
   const journal::CreatedRun created = create_run(recipe, planned, runs);
   const TellsFolder tells(created.run);
   submit_run(planned.made.plan, created.run, created.lock, site, arguments.fresh);
@@ -115,14 +106,13 @@ int submit(const RecipeArguments& recipe, const fs::path& runs, const SubmitArgu
 
 int resubmit(const journal::RunDirectory& run, const fs::path& site_file) {
   require_slurm();
-  refuse_path(run.path());
   const plan::Plan plan = read_plan(run);
   const journal::RunState state = journal::replay(run);
   const int session = state.sessions.back().number;
   const fs::path recorded = run.path() / "slurm" / std::to_string(session) / "site.yaml";
   const recipe::Site site = read_site(site_file.empty() && fs::exists(recorded) ? recorded : site_file);
   const journal::RunLock lock = take_run(run);
-  const report::Queue queue = report::ask_queue(run);
+  const report::Queue queue = report::ask_queue({run});
   if (!queue.problem.empty()) throw core::Error(queue.problem);
   // A supervisor whose job is done may be in the queue for a moment more.
   const bool all_done = std::ranges::all_of(plan.jobs, [&](const plan::Job& job) {

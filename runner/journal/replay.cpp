@@ -5,6 +5,7 @@
 #include <atomic>
 #include <future>
 #include <limits>
+#include <set>
 #include <tuple>
 
 #include "runner/journal/event.h"
@@ -113,11 +114,7 @@ class Replay {
       complete(
           job,
           {attempt->name, event.at("fingerprint"), {attempt->name.path(), outputs_of(event)}, true, time_of(event)});
-    } else if (what == "worker_started") {
-      attempt->worker_started = true;
-      attempt->hosts = event.at("hosts").get<std::vector<std::string>>();
-      attempt->pids = event.at("pids").get<std::vector<std::int64_t>>();
-    } else {
+    } else if (what != "worker_started") {
       take_ending(*attempt, what, event);
     }
   }
@@ -331,13 +328,25 @@ JournalFile read_journal_file(const fs::path& journal_dir, const std::string& wr
   return file;
 }
 
-std::vector<JournalFile> read_journal(const fs::path& journal_dir) {
-  std::vector<std::string> writers;
-  for (const fs::directory_entry& entry : fs::directory_iterator(journal_dir)) {
-    if (entry.path().extension() == kExtension) writers.push_back(entry.path().stem().string());
+namespace {
+
+/// The names of the files that workers wrote of attempts which were ended by their runners, at jobs that are completed.
+std::set<std::string> decided(const std::vector<JournalFile>& runners) {
+  std::map<std::string, std::vector<std::string>> ended;  // by job
+  std::set<std::string> completed, names;
+  for (const JournalFile& file : runners) {
+    for (const json& event : file.events) {
+      const std::string& what = event.at("event").get_ref<const std::string&>();
+      if (what == "attempt_ended") ended[event.at("job").get<std::string>()].push_back(name_of(event).writer());
+      if (what == "job_completed") completed.insert(event.at("job").get<std::string>());
+    }
   }
-  std::sort(writers.begin(), writers.end());
-  // A sweep has a file for each attempt, and parsing them takes longer than all that is made of them.
+  for (const std::string& job : completed) names.insert(ended[job].begin(), ended[job].end());
+  return names;
+}
+
+/// Reads files side by side: parsing them takes longer than all that is made of them.
+std::vector<JournalFile> read_files(const fs::path& journal_dir, const std::vector<std::string>& writers) {
   std::vector<JournalFile> files(writers.size());
   std::atomic<std::size_t> next = 0;
   const auto read = [&] {
@@ -348,6 +357,25 @@ std::vector<JournalFile> read_journal(const fs::path& journal_dir) {
   for (std::size_t i = 0; i < helpers; ++i) helping.push_back(std::async(std::launch::async, read));
   read();
   for (std::future<void>& helper : helping) helper.get();
+  return files;
+}
+
+}  // namespace
+
+std::vector<JournalFile> read_journal(const fs::path& journal_dir) {
+  std::vector<std::string> first, workers;
+  for (const fs::directory_entry& entry : fs::directory_iterator(journal_dir)) {
+    if (entry.path().extension() != kExtension) continue;
+    const std::string name = entry.path().stem().string();
+    // All that runners, supervisors and `cancel` write, and workers of jobs with such names.
+    const bool may_decide = name.starts_with("runner-") || name.starts_with("slurm-") || name.starts_with("cancel-");
+    (may_decide ? first : workers).push_back(name);
+  }
+  std::vector<JournalFile> files = read_files(journal_dir, first);
+  const std::set<std::string> decided_names = decided(files);
+  std::erase_if(workers, [&](const std::string& name) { return decided_names.contains(name); });
+  for (JournalFile& file : read_files(journal_dir, workers)) files.push_back(std::move(file));
+  std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.writer < b.writer; });
   return files;
 }
 

@@ -41,9 +41,6 @@ struct AttemptRecord {
   std::optional<int> exit_code;
   std::optional<int> signal;
   std::string reason;
-  bool worker_started = false;
-  std::vector<std::string> hosts;  ///< by rank; empty until the worker has started
-  std::vector<std::int64_t> pids;  ///< by rank
   /// What the worker says it left; nothing where it has not said so.
   std::optional<std::map<std::string, stages::Output>> outputs;
 };
@@ -105,7 +102,8 @@ struct JournalFile {
   std::vector<std::string> warnings;
 };
 
-/// Every writer's file, by name.
+/// Every writer's file, by name, but those of workers that have no say any more: the attempt was ended by its runner,
+/// and the job completed. Of a large run that is most of what there is.
 std::vector<JournalFile> read_journal(const std::filesystem::path& journal_dir);
 
 /// One writer's file; empty where there is none.

@@ -23,16 +23,21 @@ using journal::AttemptRecord;
 using journal::JobRecord;
 using journal::JobState;
 
+constexpr auto kAccountingPatience = std::chrono::seconds(10);
+
 /// Puts each job together from what the journal and Slurm say of it.
 class States {
  public:
-  States(RunStatus& status, const Queue& queue, bool held)
+  States(RunStatus& status, const Queue& queue, const std::string& run_id, bool held)
       : status_(status), held_(held), known_(queue.problem.empty()) {
     const auto& sessions = status.journal.sessions;
     submitted_ = !sessions.empty() && sessions.back().submitted;
     if (!submitted_) return;
     std::map<std::string, const launch::slurm::QueueEntry*> by_id;
-    for (const launch::slurm::QueueEntry& entry : queue.entries) by_id[entry.id] = &entry;
+    const std::string mine = launch::slurm::comment_prefix(run_id);
+    for (const launch::slurm::QueueEntry& entry : queue.entries) {
+      if (entry.comment.starts_with(mine)) by_id[entry.id] = &entry;
+    }
     for (const auto& [job, record] : status.journal.jobs) {
       if (const auto entry = by_id.find(record.slurm_job); entry != by_id.end()) status.queue[job] = *entry->second;
     }
@@ -81,6 +86,13 @@ std::string attempt_dir(const JobRecord& record) {
   return record.attempts.empty() ? "" : record.attempts.back().name.path();
 }
 
+/// "Slurm job 12_3: NODE_FAIL on n1 (Reason)": how a job ended that its supervisor could tell nothing of.
+std::string ended_text(const launch::slurm::QueueEntry& entry) {
+  std::string text = "Slurm job " + entry.id + ": " + entry.state;
+  if (!entry.nodes.empty()) text += " on " + entry.nodes;
+  return entry.reason.empty() || entry.reason == "None" ? text : text + " (" + entry.reason + ")";
+}
+
 /// "in Slurm's queue as 12_3 (Resources); its time was up".
 std::string queued_text(const launch::slurm::QueueEntry& entry, const std::string& reason) {
   std::string text = "in Slurm's queue as " + entry.id;
@@ -88,15 +100,26 @@ std::string queued_text(const launch::slurm::QueueEntry& entry, const std::strin
   return text + (reason.empty() ? "" : "; " + reason);
 }
 
-std::string remark(const RunStatus& status, const std::string& job, const JobRecord& record, const std::string& state,
+/// What the attempt that speaks for a job last told; null where nothing of it would be shown: of what has ended, only
+/// trainings tell how they stand. Reading it for each of 1,000 jobs would take longer than their journal.
+nlohmann::json telling(const plan::Job& job, const JobRecord& record, const std::string& state,
+                       const journal::RunDirectory& run) {
+  if (record.state == JobState::reused || (state != "running" && job.spec.kind != "train")) return nullptr;
+  const std::string folder = attempt_dir(record);
+  return folder.empty() ? nlohmann::json() : latest_metrics(run.path() / folder);
+}
+
+std::string remark(const RunStatus& status, const plan::Job& planned, const JobRecord& record, const std::string& state,
                    const journal::RunDirectory& run) {
+  const std::string& job = planned.spec.job;
   if (record.state == JobState::reused) return "unchanged since " + record.from_run;
   if (record.state == JobState::blocked) return "needs `" + record.by + "`";
   if (state == "queued") return queued_text(status.queue.at(job), record.reason);
-  const std::string folder = attempt_dir(record);
-  const nlohmann::json latest = folder.empty() ? nlohmann::json() : latest_metrics(run.path() / folder);
+  const auto slurm = status.queue.find(job);
+  const nlohmann::json latest = telling(planned, record, state, run);
   if (state == "running") return telemetry::progress_text(latest);
   std::string text = record.state == JobState::failed ? record.reason : "";
+  if (state == "interrupted" && slurm != status.queue.end()) text = ended_text(slurm->second);
   if (is_training(latest)) text += (text.empty() ? "" : "; ") + standing_text(latest);
   const std::string expectation = expectation_text(latest);
   return text + (expectation.empty() ? "" : "; " + expectation);
@@ -116,6 +139,11 @@ nlohmann::json time_json(std::int64_t us) {
   return us == 0 ? nlohmann::json() : nlohmann::json(io::format_utc(us));
 }
 
+/// Whether jobs of the run were ever given to Slurm.
+bool was_submitted(const journal::RunDirectory& run) {
+  return std::filesystem::exists(run.path() / "slurm");
+}
+
 /// Gives jobs of points that have been chosen the points' parameters.
 void show_choices(RunStatus& status, const journal::RunDirectory& run) {
   const auto completed = [&](const std::string& job) -> const plan::Completed* {
@@ -133,17 +161,45 @@ void show_choices(RunStatus& status, const journal::RunDirectory& run) {
 
 }  // namespace
 
-Queue ask_queue(const journal::RunDirectory& run, std::chrono::milliseconds patience) {
+Queue ask_queue(const std::vector<journal::RunDirectory>& runs, std::chrono::milliseconds patience) {
+  std::vector<std::string> prefixes;
+  for (const journal::RunDirectory& run : runs) {
+    if (was_submitted(run)) prefixes.push_back(launch::slurm::comment_prefix(run.id()));
+  }
   Queue queue;
-  if (!std::filesystem::exists(run.path() / "slurm")) return queue;
+  if (prefixes.empty()) return queue;
   launch::slurm::Client client;
   client.patience = patience;
   try {
-    queue.entries = client.queue(launch::slurm::comment_prefix(run.id()));
+    queue.entries = client.queue(prefixes.size() == 1 ? prefixes.front() : launch::slurm::kCommentStart);
   } catch (const core::Error& error) {
     queue.problem = error.what();
   }
   return queue;
+}
+
+void add_accounting(RunStatus& status) {
+  std::vector<std::string> ids;
+  std::map<std::string, std::string> jobs;
+  for (const auto& [job, record] : status.journal.jobs) {
+    const auto state = status.states.find(job);
+    if (record.slurm_job.empty() || status.queue.contains(job) || state == status.states.end() ||
+        state->second != "interrupted") {
+      continue;
+    }
+    ids.push_back(record.slurm_job);
+    jobs[record.slurm_job] = job;
+  }
+  if (ids.empty()) return;
+  launch::slurm::Client client;
+  client.patience = kAccountingPatience;
+  try {
+    for (launch::slurm::QueueEntry& entry : client.accounting(ids)) {
+      if (const auto job = jobs.find(entry.id); job != jobs.end()) status.queue[job->second] = std::move(entry);
+    }
+  } catch (const core::Error& error) {
+    status.journal.warnings.push_back(std::string("Slurm's accounting does not tell how jobs ended: ") + error.what());
+  }
 }
 
 RunStatus read_status(const journal::RunDirectory& run, const Queue& queue) {
@@ -157,7 +213,7 @@ RunStatus read_status(const journal::RunDirectory& run, const Queue& queue) {
   status.plan = plan.get();
   status.recipe = status.plan.recipe_name;
   show_choices(status, run);
-  const States states(status, queue, held);
+  const States states(status, queue, run.id(), held);
   bool alive = held;
   for (const plan::Job& job : status.plan.jobs) {
     const std::string state = states.of(job);
@@ -188,7 +244,9 @@ RunStatus read_status(const journal::RunDirectory& run, const Queue& queue) {
                    : count("interrupted") > 0 ? "interrupted"
                                               : "stopped";
   }
-  if (!queue.problem.empty()) status.journal.warnings.push_back("Slurm does not tell how jobs stand: " + queue.problem);
+  if (!queue.problem.empty() && was_submitted(run)) {
+    status.journal.warnings.push_back("Slurm does not tell how jobs stand: " + queue.problem);
+  }
   return status;
 }
 
@@ -226,7 +284,7 @@ std::string status_text(const RunStatus& status, const journal::RunDirectory& ru
       attempts = record->attempts.size();
       const double seconds = record->attempts.empty() ? -1 : seconds_of(record->attempts.back(), state == "running");
       if (seconds >= 0) time = duration_text(seconds);
-      note = remark(status, job.spec.job, *record, state, run);
+      note = remark(status, job, *record, state, run);
     }
     const std::string parameters = parameters_text(job.parameters, job.spec.stage);
     if (!parameters.empty()) note = parameters + (note.empty() ? "" : "; " + note);
@@ -270,9 +328,9 @@ nlohmann::json status_json(const RunStatus& status, const journal::RunDirectory&
           entry["outputs"][name]["digest"] = output.digest();
         }
       }
-      if (!attempt_dir(*record).empty() && record->state != JobState::reused) {
-        nlohmann::json latest = latest_metrics(run.path() / attempt_dir(*record));
-        if (entry["state"] == "running" || is_training(latest)) entry["metrics"] = std::move(latest);
+      nlohmann::json latest = telling(job, *record, status.states.at(job.spec.job), run);
+      if (!attempt_dir(*record).empty() && (entry["state"] == "running" || is_training(latest))) {
+        entry["metrics"] = std::move(latest);
       }
     }
     jobs.push_back(std::move(entry));

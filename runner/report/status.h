@@ -30,16 +30,22 @@ struct RunStatus {
   std::map<std::string, launch::slurm::QueueEntry> queue;
 };
 
-/// What Slurm says of a run's jobs now.
+/// What Slurm says of runs' jobs now.
 struct Queue {
   std::vector<launch::slurm::QueueEntry> entries;
   std::string problem;  ///< why it is not known; empty where it is
 };
 
-/// Asks Slurm about a run; nothing where no job of it was ever submitted. Waits up to `patience` for an answer.
-Queue ask_queue(const journal::RunDirectory& run, std::chrono::milliseconds patience = std::chrono::seconds(20));
+/// Asks Slurm about runs, all at once; nothing where no job of them was ever submitted. Waits up to `patience` for an
+/// answer.
+Queue ask_queue(const std::vector<journal::RunDirectory>& runs,
+                std::chrono::milliseconds patience = std::chrono::seconds(20));
 
-/// Errors: core::Error where the plan cannot be read.
+/// Asks Slurm's accounting about jobs of the run that have not ended by its journal and that squeue has forgotten, and
+/// puts the answer into `status.queue`; without accounting nothing. Call once where one run is looked at.
+void add_accounting(RunStatus& status);
+
+/// `queue` may have other runs' jobs too. Errors: core::Error where the plan cannot be read.
 RunStatus read_status(const journal::RunDirectory& run, const Queue& queue);
 
 /// What an attempt last told in its metrics.jsonl (telemetry::take_in); null where it told nothing.

@@ -13,6 +13,7 @@
 #include "runner/journal/event.h"
 #include "runner/journal/finished.h"
 #include "runner/journal/replay.h"
+#include "runner/launch/slurm/script.h"
 #include "runner/launch/slurm/submission.h"
 #include "runner/plan/bind.h"
 #include "runner/plan/settle.h"
@@ -156,7 +157,8 @@ class Submitter {
     try {
       for (slurm::Group& group : groups) {
         const std::string id = client_.submit(run_.path(), submission.script(group.name),
-                                              submission.comment(group.name), dependency_text(group));
+                                              submission.comment(group.name), dependency_text(group),
+                                              slurm::output_option(group, run_.path(), submission.number()));
         const std::string settled = submission.settle_id(group.name, id);
         if (settled != id) client_.cancel({id}, false);  // made twice by a lost answer: the first to start counts
         json jobs = json::array(), indices = json::array();

@@ -420,25 +420,24 @@ resources: {host_memory: 64MiB}
 stages:
   a: {kind: check, duration: 10ms, memory_size: 1MiB, gemm_size: 32}
 )");
-  on.runs = on.cluster.folder() / "it's $(touch PWNED) `touch PWNED`; touch PWNED & \"x\" # \n#SBATCH --bad\n*";
-  for (const char* misread : {"per%j", "back\\slash"}) {
-    const fs::path runs = on.cluster.folder() / misread;
-    const test::Finished refused =
-        on.cluster.braise({"submit", on.recipe, "--site", on.cluster.site(), "--runs", runs});
-    CHECK(refused.status == 2);
-    CHECK_THAT(refused.err, Catch::Contains("choose another with --runs"));
-    CHECK_FALSE(fs::exists(runs));
+  for (const char* name :
+       {"it's $(touch PWNED) `touch PWNED`; touch PWNED & \"x\" # \n#SBATCH --bad\n*", "100%x %j%%", "a\\b %j\\\\"}) {
+    on.runs = on.cluster.folder() / name;
+    const test::Finished submitted = on.submit();
+    INFO(submitted.err);
+    REQUIRE(submitted.status == 0);
+    // The folder's name has line breaks in it, so it is looked up rather than read from the last line.
+    for (const auto& entry : fs::directory_iterator(on.runs)) {
+      if (entry.path().filename().string().starts_with("quoted-")) on.run = entry.path();
+    }
+    const test::Finished ended = on.wait();
+    INFO(on.story());
+    CHECK(ended.status == 0);
+    // What the job printed is in the run's folder, and nowhere else.
+    int logs = 0;
+    for (const auto& entry : fs::directory_iterator(on.run / "slurm/1")) logs += entry.path().extension() == ".txt";
+    CHECK(logs == 1);
   }
-  const test::Finished submitted = on.submit();
-  INFO(submitted.err);
-  REQUIRE(submitted.status == 0);
-  // The folder's name has line breaks in it, so it is looked up rather than read from the last line.
-  for (const auto& entry : fs::directory_iterator(on.runs)) {
-    if (entry.path().filename().string().starts_with("quoted-")) on.run = entry.path();
-  }
-  const test::Finished ended = on.wait();
-  INFO(on.story());
-  CHECK(ended.status == 0);
   for (const auto& entry : fs::recursive_directory_iterator(on.cluster.folder())) {
     CHECK(entry.path().filename() != "PWNED");
   }

@@ -93,15 +93,31 @@ bool is_refusal(const std::string& message) {
                      [&](const char* words) { return lower.find(words) != std::string::npos; });
 }
 
+std::vector<QueueEntry> parse_accounting(const std::string& text) {
+  std::vector<QueueEntry> entries;
+  for (const std::string& line : split(text, '\n')) {
+    const std::vector<std::string> fields = split(line + "|", '|');
+    // "12.batch" is a step; "12_[3-5%2]" are the jobs of an array that have not begun.
+    if (fields.size() < 4 || fields[0].find_first_not_of("0123456789_") != std::string::npos) continue;
+    QueueEntry entry{fields[0], fields[1], fields[2], fields[3], ""};
+    entry.state = entry.state.substr(0, entry.state.find(' '));  // "CANCELLED by 1000"
+    if (entry.nodes == "None assigned") entry.nodes.clear();
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
 std::string Client::ask(const std::string& program, const std::vector<std::string>& arguments, const fs::path& folder,
-                        const std::function<bool()>& done_already) const {
+                        const std::function<bool()>& done_already, const std::vector<std::string>& variables) const {
   const fs::path file = find_on_path(program);
   if (file.empty()) throw core::Error("there is no " + program + " on PATH; is this a machine of a Slurm cluster?");
+  std::vector<std::string> environment = kept_environment();
+  environment.insert(environment.end(), variables.begin(), variables.end());
   const Clock::time_point give_up = Clock::now() + patience;
   std::chrono::milliseconds pause = kFirstPause;
   for (bool again = false;; again = true) {
     if (again && done_already && done_already()) return "";
-    const CommandResult result = run_command(file, arguments, kept_environment(), folder, kCommandPatience);
+    const CommandResult result = run_command(file, arguments, environment, folder, kCommandPatience);
     // With --quiet, scancel ends badly and without a word where a job has ended meanwhile.
     if (result.status == 0 || (program == "scancel" && result.err.empty())) return result.out;
     const std::string why =
@@ -114,12 +130,13 @@ std::string Client::ask(const std::string& program, const std::vector<std::strin
 }
 
 std::string Client::submit(const fs::path& folder, const fs::path& script, const std::string& comment,
-                           const std::string& dependency) const {
+                           const std::string& dependency, const std::string& output) const {
   std::vector<std::string> arguments = {"--parsable"};
   if (!dependency.empty()) {
     arguments.push_back("--dependency=" + dependency);
     arguments.emplace_back("--kill-on-invalid-dep=yes");
   }
+  if (!output.empty()) arguments.push_back("--output=" + output);
   arguments.push_back(script.string());
   std::string found;
   const std::string answer = ask("sbatch", arguments, folder, [&] {
@@ -148,6 +165,25 @@ std::vector<QueueEntry> Client::queue(const std::string& prefix) const {
   return entries;
 }
 
+std::vector<QueueEntry> Client::accounting(const std::vector<std::string>& ids) const {
+  std::vector<QueueEntry> entries;
+  if (find_on_path("sacct").empty()) return entries;
+  for (const std::vector<std::string>& portion : in_portions(ids)) {
+    std::string list;
+    for (const std::string& id : portion) list += (list.empty() ? "" : ",") + id;
+    try {
+      const std::string text = ask("sacct", {"--parsable2", "--noheader", "--allocations",
+                                             "--format=JobID,State,Reason,NodeList", "--jobs=" + list});
+      for (QueueEntry& entry : parse_accounting(text)) entries.push_back(std::move(entry));
+    } catch (const core::Error& error) {
+      // Most clusters without slurmdbd say that accounting is disabled.
+      if (is_refusal(error.what())) return entries;
+      throw;
+    }
+  }
+  return entries;
+}
+
 void Client::cancel(const std::vector<std::string>& ids, bool pending_only) const {
   for (const std::vector<std::string>& portion : in_portions(ids)) {
     std::vector<std::string> arguments = {"--quiet"};
@@ -167,6 +203,16 @@ void Client::signal(const std::vector<std::string>& ids, const std::string& sign
 
 void Client::requeue(const std::string& id) const {
   ask("scontrol", {"requeue", id});
+}
+
+std::optional<std::int64_t> Client::ends_us(const std::string& id) const {
+  // Seconds since 1970, rather than local time without its zone.
+  const std::string answer =
+      ask("squeue", {"--noheader", "--jobs=" + id, "--format=%e"}, {}, {}, {"SLURM_TIME_FORMAT=%s"});
+  std::int64_t seconds = 0;
+  const auto [end, fault] = std::from_chars(answer.data(), answer.data() + answer.size(), seconds);
+  if (fault != std::errc() || seconds <= 0) return std::nullopt;  // "N/A"
+  return seconds * 1'000'000;
 }
 
 int Client::max_array_size() const {

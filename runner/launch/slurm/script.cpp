@@ -48,6 +48,11 @@ std::uint64_t node_memory_mib(const stages::Resources& resources) {
   return (node + kMiB - 1) / kMiB;
 }
 
+/// Relative to the run's folder, where jobs are submitted from.
+std::string output_pattern(const Group& group, int submission) {
+  return "slurm/" + std::to_string(submission) + (group.array ? "/%x_%A_%a.txt" : "/%x_%j.txt");
+}
+
 class Options {
  public:
   void add(const std::string& option) {
@@ -92,11 +97,22 @@ std::string comment_prefix(const std::string& run_id) {
         (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
     if (!safe) c = '_';
   }
-  return "braise:" + run + ":";
+  return kCommentStart + run + ":";
 }
 
 std::string comment_of(const std::string& run_id, int submission, const std::string& group) {
   return comment_prefix(run_id) + std::to_string(submission) + ":" + group;
+}
+
+std::string output_option(const Group& group, const std::filesystem::path& run_dir, int submission) {
+  const std::string folder = run_dir.string();
+  const bool escapes = folder.find('\\') != std::string::npos;
+  if (!escapes && folder.find('%') == std::string::npos) return "";
+  std::string path;
+  for (const char c : folder) path += (escapes ? c == '\\' : c == '%') ? std::string(2, c) : std::string(1, c);
+  return path + "/" +
+         (escapes ? "slurm/" + std::to_string(submission) + "/" + group.name + ".txt"
+                  : output_pattern(group, submission));
 }
 
 std::string script_text(const Group& group, const recipe::Site& site, const ScriptFacts& facts) {
@@ -106,7 +122,7 @@ std::string script_text(const Group& group, const recipe::Site& site, const Scri
   Options options;
   options.add("job-name", facts.recipe + "." + group.name);
   options.add("comment", facts.comment);
-  options.add("output", "slurm/" + number + (group.array ? "/%x_%A_%a.txt" : "/%x_%j.txt"));
+  options.add("output", output_pattern(group, facts.submission));
   options.add("open-mode", "append");
   if (group.array) options.add("array", array_text(group));
   options.add("nodes", std::to_string(resources.nodes));

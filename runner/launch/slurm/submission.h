@@ -17,6 +17,7 @@ class Submission {
  public:
   Submission(const journal::RunDirectory& run, int number) : run_(run), number_(number) {}
 
+  int number() const { return number_; }
   std::filesystem::path folder() const { return run_.path() / "slurm" / std::to_string(number_); }
   std::filesystem::path script(const std::string& group) const { return folder() / (group + ".sh"); }
   std::string comment(const std::string& group) const;

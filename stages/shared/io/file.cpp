@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -33,10 +34,13 @@ void FileDescriptor::reset() {
 std::string read_file(const fs::path& path) {
   const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) core::fail_errno("cannot open " + path.string());
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) core::fail_errno("cannot look at " + path.string());
+  // One byte more than it has now, to see its end; a file that grows, or has no size (a pipe, /proc), takes more turns.
   std::string text;
   std::size_t used = 0;
-  for (;;) {
-    text.resize(used + (used < (1u << 16) ? (1u << 16) : used));
+  for (std::size_t room = static_cast<std::size_t>(status.st_size) + 1;; room = std::max<std::size_t>(used, 1u << 12)) {
+    text.resize(used + room);
     const ssize_t got = ::read(file.get(), text.data() + used, text.size() - used);
     if (got < 0) {
       if (errno == EINTR) continue;

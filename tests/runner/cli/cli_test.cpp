@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "stages/shared/io/file.h"
+#include "tests/support/commands.h"
 #include "tests/support/support.h"
 
 namespace braise {
@@ -214,6 +215,24 @@ TEST_CASE("run, run again, change, run again") {
 
   const auto runs = nlohmann::json::parse(braise({"runs", "--runs", small.runs, "--json"}).out);
   CHECK(runs.size() == 3);
+}
+
+TEST_CASE("however many runs there are, Slurm is asked once how they stand, and not at all where none was submitted") {
+  const Small small;
+  for (int i = 0; i < 2; ++i) REQUIRE(small.run({"--fresh"}).status == 0);
+  test::Commands commands;
+  const fs::path asked = small.folder.path() / "asked";
+  commands.add("squeue", "echo x >>" + asked.string() + "\n");
+  const auto list = [&] { return nlohmann::json::parse(braise({"runs", "--runs", small.runs, "--json"}).out); };
+  CHECK(list().size() == 2);
+  CHECK_FALSE(fs::exists(asked));
+  for (const auto& entry : fs::directory_iterator(small.runs)) {
+    if (fs::is_directory(entry.path() / "journal")) fs::create_directory(entry.path() / "slurm");
+  }
+  const nlohmann::json runs = list();
+  REQUIRE(runs.size() == 2);
+  for (const auto& run : runs) CHECK(run.at("state") == "completed");
+  CHECK(io::read_file(asked) == "x\n");
 }
 
 TEST_CASE("a run records the repository of its recipe, and runs nothing that it names") {

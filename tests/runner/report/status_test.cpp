@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/runner/report/training_lines.h"
+#include "tests/support/commands.h"
 #include "tests/support/support.h"
 
 namespace braise::report {
@@ -89,6 +90,32 @@ TEST_CASE("the last lines of a long training are found, whatever lines are cut b
   REQUIRE(fs::file_size(run.attempt / "metrics.jsonl") > 200'000);
   CHECK(latest_metrics(run.attempt).at("step") == 2000);
   CHECK(latest_metrics(run.folder.path()).is_null());
+}
+
+TEST_CASE("what Slurm's accounting says of a job that squeue has forgotten is told") {
+  Run run(journal::JobState::running, "interrupted", {begin_line(), step_line(812)});
+  run.status.journal.jobs["pretrain"].slurm_job = "12";
+  test::Commands commands;
+  SECTION("there is none") {
+    commands.add("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1\n");
+    add_accounting(run.status);
+    CHECK(run.status.queue.empty());
+    CHECK(run.status.journal.warnings.empty());
+  }
+  SECTION("it has the job") {
+    commands.add("sacct", "echo '12|NODE_FAIL|None|n1'\n");
+    add_accounting(run.status);
+    CHECK(run.row() ==
+          "  pretrain  train  interrupted  1         -     Slurm job 12: NODE_FAIL on n1; step 812/2000, loss 1.842 "
+          "(smoothed 1.871), 812 MiB peak");
+    CHECK(status_json(run.status, run.run).at("jobs").at(0).at("slurm").at("state") == "NODE_FAIL");
+  }
+  SECTION("it is asked for nothing that the journal tells") {
+    run.status.states["pretrain"] = "stopped";
+    commands.add("sacct", "echo '12|NODE_FAIL|None|n1'\n");
+    add_accounting(run.status);
+    CHECK(run.status.queue.empty());
+  }
 }
 
 TEST_CASE("stages that do not train are shown as ever") {

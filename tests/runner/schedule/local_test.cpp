@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "runner/launch/processes.h"
+#include "runner/schedule/attempt.h"
 #include "stages/api/heartbeat.h"
 #include "stages/registry.h"
 #include "stages/shared/io/file.h"
@@ -78,6 +79,15 @@ std::set<std::string> shared_memory() {
   return names;
 }
 
+/// A job's first attempt, once its workers have started.
+std::optional<journal::AttemptName> first_attempt(const journal::RunDirectory& run, const std::string& job) {
+  const journal::RunState state = journal::replay(run);
+  const journal::JobRecord* record = state.find(job);
+  if (record == nullptr || record->attempts.empty()) return std::nullopt;
+  const journal::AttemptName& name = record->attempts[0].name;
+  return read_report(run, name).started ? std::optional(name) : std::nullopt;
+}
+
 TEST_CASE("real workers run side by side, each on cores of its own") {
   LocalTrial trial;
   const plan::Plan plan = checks({"one", "two"}, 0.01);
@@ -86,7 +96,7 @@ TEST_CASE("real workers run side by side, each on cores of its own") {
   REQUIRE(outcome == Outcome::completed);
   const journal::RunState state = journal::replay(trial.directory);
   CHECK(state.warnings == std::vector<std::string>());
-  CHECK(state.find("one")->attempts[0].worker_started);
+  CHECK(first_attempt(trial.directory, "one"));
   CHECK(fs::is_empty(trial.directory.scratch_dir()));
   if (trial.machine.cores.size() > 1) {
     CHECK(state.find("one")->attempts[0].cores != state.find("two")->attempts[0].cores);
@@ -105,9 +115,7 @@ TEST_CASE("a real worker stops as asked") {
   bool asked = false;  // a second time would be to kill
   trial.recorder.on_tick = [&] {
     if (asked) return;
-    const journal::JobRecord* job = nullptr;
-    const journal::RunState state = journal::replay(trial.directory);
-    asked = (job = state.find("long")) && !job->attempts.empty() && job->attempts[0].worker_started;
+    asked = first_attempt(trial.directory, "long").has_value();
     if (asked) trial.stop.ask();
   };
   const Outcome outcome = trial.run(checks({"long"}, 600, 2));
@@ -123,10 +131,9 @@ TEST_CASE("a worker that is stopped dead is found hung, named and ended") {
   pid_t victim = 0;
   trial.recorder.on_tick = [&] {
     if (victim != 0) return;
-    const journal::RunState state = journal::replay(trial.directory);
-    const journal::JobRecord* job = state.find("long");
-    if (job == nullptr || job->attempts.empty() || job->attempts[0].pids.size() < 2) return;
-    victim = static_cast<pid_t>(job->attempts[0].pids[1]);
+    const std::optional<journal::AttemptName> attempt = first_attempt(trial.directory, "long");
+    if (!attempt) return;
+    victim = static_cast<pid_t>(stages::read_heartbeats(trial.directory.path() / attempt->path()).at(1).pid);
     ::kill(victim, SIGSTOP);
   };
   CHECK(trial.run(plan) == Outcome::failed);
@@ -149,13 +156,7 @@ TEST_CASE("nothing outlives a runner that is killed, and the next command sweeps
     while (!condition() && std::chrono::steady_clock::now() < give_up) std::this_thread::sleep_for(20ms);
     return condition();
   };
-  REQUIRE(wait_until(
-      [&] {
-        const journal::RunState state = journal::replay(trial.directory);
-        const journal::JobRecord* job = state.find("long");
-        return job != nullptr && !job->attempts.empty() && job->attempts[0].worker_started;
-      },
-      20s));
+  REQUIRE(wait_until([&] { return first_attempt(trial.directory, "long").has_value(); }, 20s));
   REQUIRE(trial.processes("long").size() == 3);
   REQUIRE_FALSE(fs::is_empty(trial.directory.scratch_dir()));
   REQUIRE(trial.directory.holder());

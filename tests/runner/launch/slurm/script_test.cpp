@@ -145,6 +145,13 @@ TEST_CASE("a program's path is quoted too") {
   CHECK_FALSE(fs::exists(folder.path() / "PWNED"));
 }
 
+TEST_CASE("where Slurm would misread a folder, the path of logs is given so that it does not") {
+  CHECK(output_option(group(1), "/runs/it's $(x)", 1).empty());
+  CHECK(output_option(group(1), "/runs/5%/%j", 2) == "/runs/5%%/%%j/slurm/2/%x_%j.txt");
+  CHECK(output_option(group(3), "/runs/5%", 2) == "/runs/5%%/slurm/2/%x_%A_%a.txt");
+  CHECK(output_option(group(3), "/runs/a\\b %j", 1) == "/runs/a\\\\b %j/slurm/1/pretrain.txt");
+}
+
 TEST_CASE("a script asks for what the job's resources and the site say") {
   recipe::Site site = recipe::default_site();
   site.cpu.partition = "long";
