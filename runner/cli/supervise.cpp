@@ -20,6 +20,9 @@ namespace {
 namespace fs = std::filesystem;
 namespace slurm = launch::slurm;
 
+/// How long an attempt may wait for Slurm to tell when its time ends: without it, USR1 tells in time.
+constexpr auto kEndPatience = std::chrono::seconds(20);
+
 schedule::SupervisorSignals* signals_taken = nullptr;
 
 void on_signal(int number) {
@@ -94,6 +97,17 @@ int supervise(const fs::path& path, int session, const std::string& group) {
                              [&] {
                                teardown.run();
                                client.requeue(allocation.id);
+                             },
+                             [&]() -> std::optional<std::int64_t> {
+                               slurm::Client hasty;
+                               hasty.patience = kEndPatience;
+                               try {
+                                 return hasty.ends_us(allocation.id);
+                               } catch (const core::Error& error) {
+                                 std::fprintf(stderr, "Slurm does not tell when this job's time ends: %s\n",
+                                              error.what());
+                                 return allocation.ends_us;
+                               }
                              },
                              [&] {
                                for (const slurm::QueueEntry& entry : client.queue(submission.comment(group))) {

@@ -119,13 +119,20 @@ Attempt::Attempt(const journal::RunDirectory& run, const stages::JobSpec& spec, 
                  const Options& options)
     : run_(run), spec_(spec), options_(options), name_(std::move(name)), share_(std::move(share)) {}
 
-void Attempt::launch(launch::Launcher& launcher) {
+void Attempt::launch(launch::Launcher& launcher, std::optional<std::int64_t> ends_us) {
+  if (const double limit = spec_.resources.time_limit_s; limit > 0) {
+    const std::int64_t own_us =
+        io::utc_us() + std::chrono::duration_cast<std::chrono::microseconds>(seconds(limit)).count();
+    own_limit_ = !ends_us || own_us < *ends_us;
+    ends_us = own_limit_ ? own_us : *ends_us;
+  }
   launch::Order order;
   order.name = run_.id() + "/" + name_.job + "/" + name_.folder();
   order.attempt_dir = run_.path() / name_.path();
   order.scratch_dir = run_.path() / name_.scratch();
   order.command = {options_.worker.string(), run_.job_file(name_.job).string(), "--attempt",
                    order.attempt_dir.string()};
+  if (ends_us) order.command.insert(order.command.end(), {"--ends-at", io::format_utc(*ends_us)});
   order.command.insert(order.command.end(), options_.worker_options.begin(), options_.worker_options.end());
   order.ranks = spec_.resources.ranks();
   order.threads = spec_.resources.threads;
@@ -235,6 +242,10 @@ std::optional<Evidence> Attempt::poll(Observer& observer) {
   evidence.report = read_report(run_, name_);
   evidence.asked_to_stop = asked_to_stop_;
   evidence.condemned = condemned_;
+  if (own_limit_ && evidence.report.stopped && !asked_to_stop_ && condemned_.empty()) {
+    evidence.condemned = "it has stopped, as no more fits its time limit of " +
+                         format_seconds(spec_.resources.time_limit_s) + "; what it has is saved";
+  }
   return evidence;
 }
 

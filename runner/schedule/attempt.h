@@ -55,8 +55,9 @@ class Attempt {
   Attempt(const journal::RunDirectory& run, const stages::JobSpec& spec, journal::AttemptName name, Share share,
           const Options& options);
 
-  /// Launches it. Errors: core::Error where it cannot be launched.
-  void launch(launch::Launcher& launcher);
+  /// Launches it. Its workers are told when its time is over: at `ends_us` (microseconds since 1970; nothing: never), or
+  /// at the job's own time limit where that is earlier. Errors: core::Error where it cannot be launched.
+  void launch(launch::Launcher& launcher, std::optional<std::int64_t> ends_us);
 
   /// Asks it to checkpoint and stop; one whose worker is not up yet is killed, as it has nothing to lose.
   void ask_stop();
@@ -87,6 +88,7 @@ class Attempt {
   Clock::time_point started_, pardoned_until_;
   std::int64_t looked_us_ = 0;
   std::optional<Clock::time_point> kill_at_;  ///< the end of its grace, once it was asked to stop
+  bool own_limit_ = false;  ///< it is the job's time limit that its workers know of
   bool worker_up_ = false;
   bool killed_ = false;
   bool asked_to_stop_ = false;  ///< by the run's own stop, not for a fault of its own

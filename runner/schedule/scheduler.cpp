@@ -239,7 +239,7 @@ class Scheduler {
     job.state = JobState::running;
     Attempt attempt(run_, job.spec, name, std::move(share), options_);
     try {
-      attempt.launch(launcher_);
+      attempt.launch(launcher_, std::nullopt);
     } catch (const core::Error& error) {
       end_attempt(i, attempt, {}, {AttemptState::failed, error.what()}, {});
       return;

@@ -43,6 +43,9 @@ constexpr auto kWatchInterval = std::chrono::seconds(10);
 /// How long after the ranks' end Slurm may take to tell of its part in it.
 constexpr auto kNewsDelay = std::chrono::seconds(2);
 
+/// By how much a Slurm job's end must have moved for it to be worth going on in it.
+constexpr std::chrono::microseconds kMoreTime = std::chrono::minutes(1);
+
 /// How long Slurm may take to end a job that it was asked to requeue.
 constexpr auto kRequeuePatience = std::chrono::minutes(5);
 
@@ -211,9 +214,10 @@ class Supervisor {
     Share share;
     share.oversubscribed = true;  // Slurm binds
     Attempt attempt(run_, spec_, name, std::move(share), options_);
+    const std::optional<std::int64_t> ends_us = what_.ends_us();
     std::optional<Evidence> evidence;
     try {
-      attempt.launch(launcher_);
+      attempt.launch(launcher_, ends_us);
       evidence = drive(attempt);
     } catch (const core::Error& error) {
       evidence.emplace();
@@ -243,7 +247,7 @@ class Supervisor {
     if (verdict.state == AttemptState::failed) return std::nullopt;
     // It stopped, and nobody has asked for that but the clock.
     count_fruit(name);
-    if (fruitless_ >= kMostFruitless) return std::nullopt;
+    if (fruitless_ >= kMostFruitless || has_more_time(ends_us)) return std::nullopt;
     return requeue("its time was up");
   }
 
@@ -273,6 +277,13 @@ class Supervisor {
     }
     observer_.job_ended(what_.job, journal::JobState::completed, "");
     return SupervisorEnd::completed;
+  }
+
+  /// Whether the Slurm job ends later than at `ends_us`, which an attempt was told.
+  bool has_more_time(std::optional<std::int64_t> ends_us) const {
+    if (!ends_us) return false;
+    const std::optional<std::int64_t> now_us = what_.ends_us();
+    return now_us && *now_us > *ends_us + kMoreTime.count();
   }
 
   SupervisorEnd requeue(const std::string& reason) {

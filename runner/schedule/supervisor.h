@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "runner/journal/run_directory.h"
@@ -37,13 +39,16 @@ struct Supervision {
   std::string nodes;
   /// Puts the Slurm job back into the queue, which ends this process soon after. Errors: core::Error.
   std::function<void()> requeue;
+  /// When Slurm will end this Slurm job, as microseconds since 1970; nothing where that is never, or not known.
+  std::function<std::optional<std::int64_t>()> ends_us;
   /// Whether Slurm still lets this Slurm job run. Errors: core::Error.
   std::function<bool()> is_running;
 };
 
 /// Does a job of the run inside a Slurm job: attempt after attempt, as the scheduler would on this machine, until it is
 /// completed, has failed more often than its `retries`, or is stopped. An attempt that stops because its time is up
-/// goes on when the Slurm job is queued again, which no `retries` bound, unless several in a row leave nothing behind.
+/// goes on when the Slurm job is queued again, which no `retries` bound, unless several in a row leave nothing behind; or
+/// at once, where Slurm has been told meanwhile to give the job more time.
 ///
 /// Of supervisors of one job (Slurm may start a job twice, or take a node for dead that is not) only the latest counts:
 /// each claims the number of its attempt by a file of that name, and one that finds a higher number ends its ranks and

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,8 +37,10 @@ class StageContext {
   virtual void operation(std::string_view what) = 0;
 
   /// The strongest request any rank has been given since the last call: agreed, so collective. `checkpoint` is reported
-  /// once for each signal, `stop` at every call.
-  virtual Request poll_request() = 0;
+  /// once for each signal, `stop` at every call. Where the attempt's time ends at a known moment, a stop is also given
+  /// when some rank could not do what it needs to in time: `needed_s` is how long it will take to come to the next call
+  /// and then to save what there is; nothing where that is not known yet.
+  virtual Request poll_request(std::optional<double> needed_s) = 0;
 
   /// Appends to metrics.jsonl (rank 0; other ranks' calls do nothing). Keys: schemas/metrics.schema.json.
   virtual void metric(nlohmann::json values) = 0;

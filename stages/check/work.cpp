@@ -92,7 +92,7 @@ std::optional<Count> Check::measure(const std::string& name, bool collective, co
     const double slowest_s = static_cast<double>(comm_.all_max(static_cast<std::int64_t>(slice_s * 1e9))) * 1e-9;
     const double most_left_s =
         static_cast<double>(comm_.all_max(static_cast<std::int64_t>((duration_s_ - count.seconds) * 1e9))) * 1e-9;
-    if (context_.poll_request() == stages::Request::stop) return std::nullopt;
+    if (context_.poll_request(0) == stages::Request::stop) return std::nullopt;
     if (most_left_s <= 0) return count;
     // As many as fit the next slice; at most ten times as many as now, as one slice alone may mislead.
     const double fits = static_cast<double>(batch) * std::min(kSliceSeconds, most_left_s) / std::max(slowest_s, 1e-9);

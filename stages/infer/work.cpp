@@ -217,7 +217,7 @@ bool Infer::generate() {
       next_report_s = elapsed_s + kReportSeconds;
     }
     if (all.done) return true;
-    switch (context_.poll_request()) {
+    switch (context_.poll_request(0)) {
       case stages::Request::none:
         break;
       case stages::Request::checkpoint:

@@ -70,7 +70,7 @@ bool work_in_slices(stages::StageContext& context, const std::function<Progress(
       next_report_s = elapsed_s + kReportSeconds;
     }
     if (all.done) return true;
-    switch (context.poll_request()) {
+    switch (context.poll_request(0)) {
       case stages::Request::none:
         break;
       case stages::Request::checkpoint:

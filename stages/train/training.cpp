@@ -2,6 +2,7 @@
 #include "stages/train/training.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <set>
@@ -50,6 +51,10 @@ std::int64_t multiplying_weights(const model::Config& config) {
   return weights;
 }
 
+double seconds_since(telemetry::Clock::time_point begun) {
+  return std::chrono::duration<double>(telemetry::Clock::now() - begun).count();
+}
+
 std::string number(double value) {
   return json(value).dump();
 }
@@ -79,7 +84,7 @@ stages::Ending Training::run(stages::Outputs& outputs) {
   begin_state();
   begin_telemetry();
   while (step_ < end_) {
-    const stages::Request request = context_.poll_request();
+    const stages::Request request = context_.poll_request(needed_s());
     if (request != stages::Request::none && saved_step_ != step_) save(std::nullopt);
     if (request == stages::Request::stop) {
       context_.operation("finish the checkpoint");
@@ -92,6 +97,14 @@ stages::Ending Training::run(stages::Outputs& outputs) {
   }
   finish(outputs);
   return stages::Ending::completed;
+}
+
+/// How long it will take to do one more step and save it, where rank 0 can tell: it alone knows when a checkpoint is
+/// whole.
+std::optional<double> Training::needed_s() {
+  if (!is_first_rank()) return std::nullopt;
+  for (const checkpoint::Saved& saved : saver_->take_saved()) pace_.note_save(saved.seconds);
+  return pace_.next_s(validates_after(step_ + 1));
 }
 
 /// The instructions that products are computed with decide their bits: all ranks must have the same.
@@ -336,6 +349,7 @@ void Training::seek(std::uint64_t next_sequence) {
 
 void Training::take_step() {
   const std::int64_t step = step_ + 1;
+  const telemetry::Clock::time_point begun = telemetry::Clock::now();
   profile_->trace.begin_step(step);
   std::optional<data::HostBatch> batch;
   {
@@ -371,9 +385,10 @@ void Training::take_step() {
     values.finished = telemetry::Clock::now();
     tell(metrics_->step(values, peaks_));
   }
+  pace_.note_step(seconds_since(begun));
   const bool last = step_ == end_;
   std::optional<double> metric;
-  if (last || (settings_.validate_every > 0 && step_ % settings_.validate_every == 0)) metric = validate();
+  if (validates_after(step_)) metric = validate();
   const bool is_best = settings_.keep_best && metric && (!best_loss_ || *metric < *best_loss_);
   if (metric && (!best_loss_ || *metric < *best_loss_)) best_loss_ = metric;
   const bool due = settings_.checkpoint_every > 0 && step_ % settings_.checkpoint_every == 0;
@@ -433,13 +448,19 @@ void Training::roll_back(const std::string& where) {
   seek(after);
 }
 
+bool Training::validates_after(std::int64_t step) const {
+  return step == end_ || (settings_.validate_every > 0 && step % settings_.validate_every == 0);
+}
+
 std::optional<double> Training::validate() {
   const data::BatchSource* const source = dataset_->validation();
   if (source == nullptr) return std::nullopt;
   auto count = static_cast<std::int64_t>(source->sequences());
   if (settings_.validation_sequences > 0) count = std::min(count, settings_.validation_sequences);
   if (count == 0) return std::nullopt;
+  const telemetry::Clock::time_point begun = telemetry::Clock::now();
   const double loss = trainer_->evaluate(*source, count);
+  pace_.note_validation(seconds_since(begun));
   validation_loss_ = loss;
   if (is_first_rank()) tell(metrics_->validation(step_, loss));
   return loss;

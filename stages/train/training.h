@@ -19,6 +19,7 @@
 #include "stages/shared/telemetry/train_metrics.h"
 #include "stages/train/data_config.h"
 #include "stages/train/grid.h"
+#include "stages/train/pace.h"
 #include "stages/train/trainer.h"
 
 namespace braise::train {
@@ -46,10 +47,12 @@ class Training {
   void take_step();
   bool handle_not_finite(const StepOutcome& outcome);
   void roll_back(const std::string& where);
+  bool validates_after(std::int64_t step) const;
   std::optional<double> validate();
   void save(std::optional<double> metric);
   void load_state(const checkpoint::Checkpoint& checkpoint);
   nlohmann::json metadata() const;
+  std::optional<double> needed_s();
   void tell(const nlohmann::json& line);
   void exchange_peaks();
   bool is_first_rank() const { return comm_.rank() == 0; }
@@ -75,6 +78,7 @@ class Training {
   std::unique_ptr<data::Prefetcher> prefetcher_;
   std::optional<telemetry::TrainMetrics> metrics_;  ///< on rank 0
   std::optional<telemetry::EventFile> events_;      ///< on rank 0
+  Pace pace_;                                       ///< as rank 0 knows it
   telemetry::MemoryPeaks peaks_;                    ///< of all ranks
   nlohmann::json model_json_;                       ///< config.json
   std::string origin_;                              ///< what the training began from, for messages

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@ struct Attempt {
   std::filesystem::path journal;      ///< <run>/journal/<job>-<number>-<token>.jsonl
   int number = 0;
   std::string token;
+  std::optional<std::int64_t> ends_us;  ///< when its time is over, as microseconds since 1970; nothing: never, as far as known
   std::vector<std::filesystem::path> earlier;  ///< folders of attempts with smaller numbers, latest first
 };
 

@@ -9,6 +9,7 @@
 
 #include "kernels/core/error.h"
 #include "stages/registry.h"
+#include "stages/shared/io/clock.h"
 #include "stages/tools/tools.h"
 #include "stages/worker/attempt.h"
 #include "stages/worker/session.h"
@@ -18,6 +19,7 @@
 namespace {
 
 constexpr int kBadInput = 2;
+constexpr char kTimeForm[] = "2026-01-31T12:00:00.000000Z";
 
 /// Refuses a job that another build was meant to do.
 void check_job(const braise::stages::JobSpec& job, const std::string& path) {
@@ -39,7 +41,7 @@ void check_job(const braise::stages::JobSpec& job, const std::string& path) {
 int main(int argc, char** argv) {
   using namespace braise;
   if (argc > 1 && std::string_view(argv[1]) == "tool") return tools::main(argc - 1, argv + 1);
-  std::string job_file, attempt_dir;
+  std::string job_file, attempt_dir, ends_at;
   try {
     worker::die_with_parent();
     worker::catch_requests();
@@ -49,6 +51,7 @@ int main(int argc, char** argv) {
     app.add_option("job", job_file, "<run>/jobs/<job>/job.yaml")->required();
     app.add_option("--attempt", attempt_dir, "<run>/jobs/<job>/attempts/<number>-<token>, an existing folder")
         ->required();
+    app.add_option("--ends-at", ends_at, std::string("When the attempt's time is over, in UTC: ") + kTimeForm);
     app.set_version_flag("--version", worker::versions().dump());
     try {
       app.parse(argc, argv);
@@ -58,7 +61,11 @@ int main(int argc, char** argv) {
 
     const stages::JobSpec job = stages::read_job(job_file);
     check_job(job, job_file);
-    const worker::Attempt attempt = worker::attempt_at(job_file, attempt_dir, job.job);
+    worker::Attempt attempt = worker::attempt_at(job_file, attempt_dir, job.job);
+    if (!ends_at.empty()) {
+      attempt.ends_us = io::parse_utc(ends_at);
+      if (*attempt.ends_us < 0) throw core::Error("--ends-at: '" + ends_at + "' is no time of the form " + kTimeForm);
+    }
     return worker::run_rank(job, attempt);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "braise-worker: %s\n", error.what());

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,10 @@ class FakeContext final : public stages::StageContext {
   const std::filesystem::path& scratch_dir() const override { return scratch_dir_; }
   const std::vector<std::filesystem::path>& earlier_attempts() const override { return earlier_attempts_; }
   void operation(std::string_view what) override { operations_.emplace_back(what); }
-  stages::Request poll_request() override { return on_poll_ ? on_poll_() : request_; }
+  stages::Request poll_request(std::optional<double> needed_s) override {
+    needed_s_ = needed_s;
+    return on_poll_ ? on_poll_() : request_;
+  }
   void metric(nlohmann::json values) override {
     const std::lock_guard lock(*metrics_mutex_);
     metrics_.push_back(std::move(values));
@@ -52,6 +56,7 @@ class FakeContext final : public stages::StageContext {
   std::vector<std::filesystem::path> earlier_attempts_;
   stages::Request request_ = stages::Request::none;
   std::function<stages::Request()> on_poll_;  ///< in its place
+  std::optional<double> needed_s_;            ///< as last polled with
   std::vector<std::string> operations_;
   std::vector<nlohmann::json> metrics_;
   std::size_t synced_metrics_ = 0;  ///< of them, on the disk

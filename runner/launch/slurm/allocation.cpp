@@ -31,8 +31,8 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-int number(const std::string& text) {
-  int value = 0;
+std::int64_t number(const std::string& text) {
+  std::int64_t value = 0;
   std::from_chars(text.data(), text.data() + text.size(), value);
   return value;
 }
@@ -78,11 +78,14 @@ Allocation this_allocation() {
   allocation.array = allocation.id;
   if (const std::string array = variable("SLURM_ARRAY_JOB_ID"); !array.empty()) {
     allocation.array = array;
-    allocation.index = number(variable("SLURM_ARRAY_TASK_ID"));
+    allocation.index = static_cast<int>(number(variable("SLURM_ARRAY_TASK_ID")));
     allocation.id = array + "_" + std::to_string(allocation.index);
   }
-  allocation.restart = number(variable("SLURM_RESTART_COUNT"));
+  allocation.restart = static_cast<int>(number(variable("SLURM_RESTART_COUNT")));
   allocation.nodes = variable("SLURM_JOB_NODELIST");
+  if (const std::int64_t end_s = number(variable("SLURM_JOB_END_TIME")); end_s > 0) {
+    allocation.ends_us = end_s * 1'000'000;
+  }
   return allocation;
 }
 

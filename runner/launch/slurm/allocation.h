@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@ struct Allocation {
   int index = 0;      ///< in the array
   int restart = 0;    ///< how often it has been started before
   std::string nodes;  ///< "n[1-2]"
+  std::optional<std::int64_t> ends_us;  ///< as it was at the start, where Slurm tells (22.05 does not)
 };
 
 /// Errors: core::Error where this is no batch script.

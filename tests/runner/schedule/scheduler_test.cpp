@@ -10,6 +10,7 @@
 
 #include "kernels/core/error.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/io/clock.h"
 #include "tests/runner/schedule/trial.h"
 
 namespace braise::schedule {
@@ -206,6 +207,26 @@ TEST_CASE("a job over its time is asked to stop, then killed") {
   }
   CHECK(journal::replay(run).find("a")->reason == "it is over its time limit of 0.1 s");
   CHECK(trial.launcher.asked_to_stop.size() <= 1);
+}
+
+TEST_CASE("a job that stops by itself before its time limit has failed, and goes on as often as it may") {
+  Trial trial;
+  trial.launcher.script = [](const std::string&, int attempt) { return Part{.stops_by_itself = attempt == 1}; };
+  const auto option = [&] { return std::ranges::find(trial.launcher.last_command, "--ends-at"); };
+  SECTION("with a retry") {
+    const std::int64_t before_us = io::utc_us();
+    CHECK(trial.run_new(make_plan({{.name = "a", .retries = 1, .time_limit_s = 3600}})) == Outcome::completed);
+    CHECK(trial.recorder.lines[1] ==
+          "a 1 failed (it has stopped, as no more fits its time limit of 3600 s; what it has is saved), again");
+    REQUIRE(option() != trial.launcher.last_command.end());
+    const std::int64_t ends_us = io::parse_utc(*std::next(option()));
+    CHECK(ends_us >= before_us + 3600'000'000);
+    CHECK(ends_us <= io::utc_us() + 3600'000'000);
+  }
+  SECTION("without a limit it has only stopped") {
+    CHECK(trial.run_new(make_plan({{.name = "a", .retries = 1}})) == Outcome::stopped);
+    CHECK(option() == trial.launcher.last_command.end());
+  }
 }
 
 TEST_CASE("a job that completes just over its time has completed") {

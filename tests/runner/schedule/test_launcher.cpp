@@ -185,6 +185,7 @@ std::unique_ptr<launch::Launched> TestLauncher::start(const launch::Order& order
   if (!fs::is_directory(order.attempt_dir)) faults.push_back(job + ": no folder for the attempt");
   if (running.contains(job)) faults.push_back(job + ": two attempts at a time");
   started.push_back(job);
+  last_command = order.command;
   const Part part = script(job, attempts(job));
   if (part.end == End::cannot_launch) throw core::Error("cannot run mpirun: No such file or directory");
   auto played = std::make_unique<Played>(*this, order, part);

@@ -45,6 +45,7 @@ class TestLauncher : public launch::Launcher {
   std::unique_ptr<launch::Launched> start(const launch::Order& order) override;
 
   std::vector<std::string> started;  ///< jobs, in order, once for each attempt
+  std::vector<std::string> last_command;  ///< of each rank, as last launched
   std::set<std::string> running;
   std::set<std::string> asked_to_stop, killed;
   std::set<int> busy_cores;

@@ -206,6 +206,14 @@ TEST_CASE("a damaged checkpoint is passed over, by name, for the one before") {
   CHECK(second.weights() == straight.weights());
 }
 
+TEST_CASE("how long a step and a save take is known once a checkpoint is whole, and then it can stop in time") {
+  const Trial trial;
+  const Trained trained = trial.run("1-a", trial.config({"checkpoint.every=2", "steps=1000000"}), {.stop_when_known = true});
+  INFO(trained.error << trained.log);
+  CHECK(trained.ending == stages::Ending::stopped);
+  CHECK(trained.losses.size() >= 2);
+}
+
 TEST_CASE("metrics of all attempts together tell every step once") {
   const Trial trial;
   const json config = trial.config({"checkpoint.every=2"});

@@ -117,6 +117,7 @@ Trained Trial::run(const std::string& attempt, const nlohmann::json& config, con
     context.on_poll_ = [&] {
       ++steps;
       if (options.on_step) options.on_step(steps);
+      if (options.stop_when_known && context.needed_s_.value_or(0) > 0) return stages::Request::stop;
       return options.stop_after >= 0 && steps >= options.stop_after ? stages::Request::stop : stages::Request::none;
     };
     stages::Outputs outputs;

@@ -48,6 +48,7 @@ class Trial {
     std::vector<std::string> earlier = {};                 ///< names of attempts, latest first
     std::int64_t stop_after = -1;                          ///< asks to stop once so many steps are done
     std::function<void(std::int64_t steps)> on_step = {};  ///< called by each rank before the next step
+    bool stop_when_known = false;  ///< asks to stop once it is known how long a step and a save take (one rank)
     std::uint64_t device_memory = 0;
     std::uint64_t host_memory = std::uint64_t{1} << 30;
   };

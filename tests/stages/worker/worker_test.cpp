@@ -11,6 +11,7 @@
 #include "kernels/core/error.h"
 #include "stages/api/heartbeat.h"
 #include "stages/registry.h"
+#include "stages/shared/io/clock.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 #include "stages/worker/agreement.h"
@@ -283,6 +284,44 @@ TEST_CASE("ranks that differ in number, job or program are named") {
   CHECK_THROWS_WITH(agree(comm, job, mine), Contains("rank 1 (host n2) runs another build"));
 }
 
+TEST_CASE("time is up as soon as what is needed, and a little to end in, no longer fits") {
+  constexpr std::int64_t kSecond = 1'000'000, kBegan = 1'700'000'000 * kSecond;
+  const auto up = [&](double whole_s, double passed_s, double needed_s) {
+    const auto us = [&](double s) { return kBegan + static_cast<std::int64_t>(s * 1e6); };
+    return is_time_up(kBegan, us(whole_s), us(passed_s), needed_s);
+  };
+  CHECK_FALSE(up(3600, 3000, 590));
+  CHECK(up(3600, 3000, 596));  // five seconds to end in
+  CHECK_FALSE(up(10, 8.9, 0.5));
+  CHECK(up(10, 9.1, 0.5));  // of ten seconds, half a one
+  CHECK(up(3600, 4000, 0));
+  CHECK(up(-5, 0, 0));  // it was over before it began
+}
+
+TEST_CASE("a rank whose time is up stops all, and none stops of itself where nobody knows what is needed") {
+  const TemporaryFolder folder;
+  Attempt attempt;
+  attempt.dir = folder.path();
+  const stages::JobSpec job;
+  const std::unique_ptr<comm::Communicator> comm = comm::single();
+  HeartbeatThread heartbeat(folder.path(), 0, "n1");
+  RankLog log(folder.path() / "log.0.txt");
+  using stages::Request;
+  const auto poll = [&](std::optional<double> needed_s) {
+    WorkerContext context(job, attempt, *comm, heartbeat, log);
+    return context.poll_request(needed_s);
+  };
+  CHECK(poll(1e9) == Request::none);  // no end is known
+  attempt.ends_us = io::utc_us() + 3600'000'000;
+  CHECK(poll(std::nullopt) == Request::none);
+  CHECK(poll(10) == Request::none);
+  CHECK(poll(7200) == Request::stop);
+  CHECK_THAT(io::read_file(folder.path() / "log.0.txt"), Catch::Contains("the time of this attempt ends at 20"));
+  WorkerContext context(job, attempt, *comm, heartbeat, log);
+  CHECK(context.poll_request(7200) == Request::stop);
+  CHECK(context.poll_request(std::nullopt) == Request::stop);  // it stays so
+}
+
 TEST_CASE("requests are agreed on: a checkpoint is told once a signal, a stop at every poll") {
   const TemporaryFolder folder;
   catch_requests();
@@ -295,23 +334,23 @@ TEST_CASE("requests are agreed on: a checkpoint is told once a signal, a stop at
   WorkerContext context(job, attempt, comm, heartbeat, log);
   using stages::Request;
   context.operation("encode");
-  CHECK(context.poll_request() == Request::none);
+  CHECK(context.poll_request(std::nullopt) == Request::none);
   CHECK(heartbeat.operation() == "encode");
   ::raise(SIGUSR1);
-  CHECK(context.poll_request() == Request::checkpoint);
-  CHECK(context.poll_request() == Request::none);
+  CHECK(context.poll_request(std::nullopt) == Request::checkpoint);
+  CHECK(context.poll_request(std::nullopt) == Request::none);
   comm.other_max_ = 1;  // the same signal, later at the other rank
-  CHECK(context.poll_request() == Request::none);
+  CHECK(context.poll_request(std::nullopt) == Request::none);
   comm.other_max_ = 2;
-  CHECK(context.poll_request() == Request::checkpoint);
+  CHECK(context.poll_request(std::nullopt) == Request::checkpoint);
   ::raise(SIGUSR1);
-  CHECK(context.poll_request() == Request::none);
+  CHECK(context.poll_request(std::nullopt) == Request::none);
   ::raise(SIGUSR1);
-  CHECK(context.poll_request() == Request::checkpoint);
+  CHECK(context.poll_request(std::nullopt) == Request::checkpoint);
   ::raise(SIGUSR2);
   ::raise(SIGTERM);
-  CHECK(context.poll_request() == Request::stop);
-  CHECK(context.poll_request() == Request::stop);
+  CHECK(context.poll_request(std::nullopt) == Request::stop);
+  CHECK(context.poll_request(std::nullopt) == Request::stop);
 }
 
 TEST_CASE("every stage kind has its work, and the build tells what it is of") {
