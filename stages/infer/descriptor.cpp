@@ -88,6 +88,7 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
 
   model::GenerationShape shape;
   shape.threads = resources.threads;
+  shape.tier = core::tier();
   shape.sequences = settings.batch;
   shape.positions = model->positions;
   shape.pass_tokens = std::max(kPassTokens, settings.batch);

@@ -388,8 +388,9 @@ RankMemory rank_memory(const model::Config& config, const Settings& settings, co
   RankMemory memory =
       Rehearsal(config, settings, lanes, passes.part, settings.pipeline - place.pipeline, place.data, data_ranks)
           .memory();
-  const model::DecoderMemory decoder = model::training_memory(config, settings.compute, settings.checkpointing(),
-                                                              settings.micro, settings.sequence, threads, passes);
+  const model::DecoderMemory decoder =
+      model::training_memory(config, settings.compute, settings.checkpointing(), settings.micro, settings.sequence,
+                             threads, settings.tier, passes);
   const std::int64_t losses = 2 * settings.micro * settings.sequence * 4;
   memory.at(Space::kDevice, Category::kActivations) = decoder.activations + losses;
   memory.at(Space::kDevice, Category::kWorkspace) = settings.zero == 3 ? decoder.gathered_workspace : decoder.workspace;

@@ -144,6 +144,7 @@ Settings::Settings(const nlohmann::json& config)
   keep_every = checkpoint.at("keep_every");
   keep_best = checkpoint.at("best");
   traced_steps = config.at("trace").get<std::vector<std::int64_t>>();
+  tier = core::tier_named(config.at("numerics").at("tier").get<std::string>()).value_or(core::tier());
 }
 
 model::Checkpointing Settings::checkpointing() const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/core/dtype.h"
+#include "kernels/core/tier.h"
 #include "stages/shared/model/checkpointing.h"
 #include "stages/train/schedule.h"
 
@@ -112,6 +113,7 @@ struct Settings {
   std::int64_t keep_every = 0;
   bool keep_best = false;
   std::vector<std::int64_t> traced_steps;
+  core::Tier tier;  ///< that products are computed on: the pinned one, else this process's
 
   /// `config`: the stage's, every default filled in.
   explicit Settings(const nlohmann::json& config);

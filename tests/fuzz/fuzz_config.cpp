@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (!config) return 0;
   test::require(config->parameter_count() > 0, "a model without parameters", "");
   const model::DecoderMemory memory =
-      model::training_memory(*config, core::Dtype::kBfloat16, {}, 2, 64, 2, {model::whole_of(*config)});
+      model::training_memory(*config, core::Dtype::kBfloat16, {}, 2, 64, 2, core::tier(), {model::whole_of(*config)});
   test::require(memory.activations > 0 && memory.workspace > 0, "memory is not positive", "");
   test::require(model::generation_memory(*config, core::Dtype::kBfloat16, {}).workspace > 0, "memory is not positive",
                 "");

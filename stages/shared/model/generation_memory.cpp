@@ -24,10 +24,10 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
   const std::int64_t up = (config.gated ? 2 : 1) * f;
 
   GenerationMemory memory;
-  const std::int64_t operand = operand_bytes(compute);
-  std::int64_t packed = packed_bytes(compute, c, config.vocabulary);
+  const Products products(compute, shape.tier);
+  std::int64_t packed = products.packed_bytes(c, config.vocabulary);
   for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, config.gated ? gated_columns(up) : up}, {f, c}}) {
-    packed += config.layers * packed_bytes(compute, depth, columns);
+    packed += config.layers * products.packed_bytes(depth, columns);
   }
   memory.parameters = size * config.parameter_count();
   memory.kv = kv_cache_bytes(config, compute, shape.sequences, shape.positions);
@@ -45,13 +45,10 @@ GenerationMemory generation_memory(const Config& config, core::Dtype compute, co
       shape.pass_tokens * (computed * size + floats * kFloatBytes) + shape.sequences * config.vocabulary * kFloatBytes;
 
   // Attention packs the keys and values of one sequence, and each thread has a tile of queries.
-  const std::int64_t keys = rounded_up(shape.positions, kTileColumns);
   const std::int64_t attention =
-      config.kv_heads * (packed_bytes(compute, d, keys) + keys * rounded_up(d, kColumnBlock) * operand) +
-      shape.threads * kTileRows *
-          (d * operand + kTileColumns * (kFloatBytes + operand) + rounded_up(d, kColumnBlock) * kFloatBytes);
+      attention_bytes(products, 1, config.kv_heads, shape.positions, d, false, shape.threads);
   // A product's tiles of each thread, or what sampling ranks.
-  const std::int64_t product = shape.threads * kTileRows * (kTileColumns * kFloatBytes + std::max({c, q, f}) * operand);
+  const std::int64_t product = shape.threads * products.tile_bytes(std::max({c, q, f}));
   constexpr std::int64_t kRankedBytes = 12;
   const std::int64_t sampling = shape.threads * config.vocabulary * kRankedBytes;
   memory.workspace = packed + std::max({attention, product, sampling});

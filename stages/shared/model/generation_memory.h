@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/core/dtype.h"
+#include "kernels/core/tier.h"
 #include "stages/shared/model/config.h"
 
 namespace braise::model {
@@ -17,10 +18,10 @@ struct GenerationShape {
   std::int64_t positions = 1;    ///< of each
   std::int64_t pass_tokens = 1;  ///< that go through in one pass at most, of all sequences together
   int threads = 1;
+  core::Tier tier = core::Tier::kBaseline;  ///< that products are computed on
 };
 
-/// What a decoder without gradients, its cache and its passes hold at most, in bytes by ledger category, where a
-/// processor multiplies bf16 as it is.
+/// What a decoder without gradients, its cache and its passes hold at most, in bytes by ledger category.
 struct GenerationMemory {
   std::int64_t parameters = 0;
   std::int64_t kv = 0;

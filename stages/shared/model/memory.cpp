@@ -8,11 +8,6 @@
 namespace braise::model {
 namespace {
 
-// Of products, besides: see kernels/linear/product_tiles.cpp and product_in_place.cpp.
-constexpr std::int64_t kPartDepth = 4096;
-constexpr std::int64_t kGroupTiles = 4;
-constexpr std::int64_t kBlockBytes = (512 + kTileColumns) * 1024 * 2;
-
 // Tokens of the vocabulary whose gradients the loss holds at a time: see kernels/loss/cross_entropy.cpp.
 constexpr std::int64_t kLossTokens = 8192;
 
@@ -291,7 +286,8 @@ std::int64_t shared_gradient_bytes(const Config& config, const Part& part) {
 }  // namespace
 
 DecoderMemory training_memory(const Config& config, core::Dtype compute, const Checkpointing& checkpointing,
-                              std::int64_t sequences, std::int64_t length, int threads, const PassPlace& place) {
+                              std::int64_t sequences, std::int64_t length, int threads, core::Tier tier,
+                              const PassPlace& place) {
   const std::int64_t size = core::bits(compute) / 8;
   const std::int64_t tokens = sequences * length;
   const std::int64_t c = config.hidden;
@@ -311,49 +307,34 @@ DecoderMemory training_memory(const Config& config, core::Dtype compute, const C
   memory.gradients = kFloatBytes * (parameters + (config.tied ? config.vocabulary * c : 0));
   Activations(config, size, checkpointing, tokens, place).go(memory);
 
-  // A processor with tiles for bf16 reads the operands of weights' gradients where they lie.
-  const bool in_place = compute == core::Dtype::kBfloat16;
-  const std::int64_t operand = operand_bytes(compute);
+  const Products products(compute, tier);
   // Copies packed for the products of a block's forward and backward pass, and of the head.
-  const std::int64_t head_packs = has_head ? packed_bytes(compute, c, vocabulary) : 0;
+  const std::int64_t head_packs = has_head ? products.packed_bytes(c, vocabulary) : 0;
   std::int64_t forward_packs = 0, backward_packs = 0;
+  std::int64_t accumulated = 0, widest = 0;  // of any product of a block: of a weight's gradient, and its depth
   for (const auto& [depth, columns] : {std::pair{c, qkv}, {q, c}, {c, up}, {f, c}}) {
-    forward_packs += packed_bytes(compute, depth, columns);
-    backward_packs += packed_bytes(compute, columns, depth);
+    forward_packs += products.packed_bytes(depth, columns);
+    backward_packs += products.packed_bytes(columns, depth);
+    const bool transposed = config.family != Family::kGpt2;
+    accumulated = std::max(accumulated, products.accumulated_bytes(tokens, transposed ? columns : depth,
+                                                                   transposed ? depth : columns, threads));
+    widest = std::max({widest, depth, columns});
   }
-  if (config.gated) forward_packs += packed_bytes(compute, c, gated_columns(up)) - packed_bytes(compute, c, up);
+  if (config.gated) forward_packs += products.packed_bytes(c, gated_columns(up)) - products.packed_bytes(c, up);
   std::int64_t tables = 0;
   if (config.rope) tables += length * config.rope->rotary * kFloatBytes;
   if (config.local_rope) tables += length * config.local_rope->rotary * kFloatBytes;
 
-  // Of each thread that multiplies: the sums of some tiles, and rows that do not lie as they are read.
-  const auto tiles = [&](std::int64_t depth) {
-    const std::int64_t sums =
-        kTileRows * kTileColumns * kFloatBytes * (depth > kPartDepth && !in_place ? kGroupTiles : 1);
-    return threads * (sums + kTileRows * depth * operand);
-  };
-  // y += a' b for a and b of so many rows: b is packed, or each thread packs a block of both.
-  const auto product = [&](std::int64_t rows, std::int64_t columns) {
-    return in_place ? threads * kBlockBytes : packed_bytes(compute, rows, columns) + tiles(rows);
-  };
   const std::int64_t chunk = std::min(kLossTokens, vocabulary);
   const std::int64_t loss =
       tokens * (chunk * size + (compute == core::Dtype::kFloat32 || is_shared ? 0 : c * kFloatBytes)) +
-      std::max({product(chunk, c), product(tokens, c), tiles(c)});
-  const std::int64_t widest = config.family == Family::kGpt2 ? std::max(qkv, up) : std::max({c, q, f});
-  const std::int64_t weight_gradients = product(tokens, widest);
-  const std::int64_t keys = rounded_up(length, kTileColumns);
-  const std::int64_t queries = rounded_up(length, kTileRows);
-  const std::int64_t columns = rounded_up(d, kColumnBlock);
+      std::max({products.accumulated_bytes(chunk, tokens, c, threads),
+                products.accumulated_bytes(tokens, chunk, c, threads), threads * products.tile_bytes(c)});
   const std::int64_t attention =
-      sequences * shares.kv_heads.size() * (packed_bytes(compute, d, keys) + keys * columns * operand) +
-      threads * kTileRows * (d * operand + kTileColumns * (kFloatBytes + operand) + columns * kFloatBytes);
-  // Of each thread, one head of keys with all that comes of it, and of queries; and a tile of scores.
-  const std::int64_t attention_backward =
-      threads * (keys * (3 * d * operand + 2 * columns * kFloatBytes) + queries * (2 * (d + columns) * operand + 12) +
-                 kTileRows * kTileColumns * (2 * kFloatBytes + 3 * operand) + 2 * kTileRows * d * kFloatBytes);
-  const std::int64_t backward =
-      std::max(weight_gradients, attention_backward) + shared_gradient_bytes(config, place.part);
+      attention_bytes(products, sequences, shares.kv_heads.size(), length, d, config.attention_dropout > 0, threads);
+  const std::int64_t attention_backward = attention_backward_bytes(products, length, d, threads);
+  const std::int64_t backward = std::max({accumulated, threads * products.tile_bytes(widest), attention_backward}) +
+                                shared_gradient_bytes(config, place.part);
   memory.workspace = tables + head_packs + place.part.blocks.size() * (forward_packs + backward_packs) +
                      std::max({has_head ? loss : 0, attention, backward});
   const bool recomputes = checkpointing.kind == Checkpointing::Kind::kEveryBlock;

@@ -4,14 +4,14 @@
 #include <cstdint>
 
 #include "kernels/core/dtype.h"
+#include "kernels/core/tier.h"
 #include "stages/shared/model/checkpointing.h"
 #include "stages/shared/model/config.h"
 #include "stages/shared/model/part.h"
 
 namespace braise::model {
 
-/// What a decoder holds at most, in bytes by ledger category, where a processor has tiles for
-/// products of bf16.
+/// What a decoder holds at most, in bytes by ledger category.
 struct DecoderMemory {
   std::int64_t parameters = 0;
   std::int64_t gradients = 0;           ///< one accumulator of each
@@ -30,9 +30,10 @@ struct PassPlace {
   std::int64_t micro_batches = 1;
 };
 
-/// The memory of training steps on B sequences of T tokens with `threads` threads; parameters and gradients are those
-/// of all parts.
+/// The memory of training steps on B sequences of T tokens with `threads` threads, multiplying on that tier; parameters
+/// and gradients are those of all parts.
 DecoderMemory training_memory(const Config& config, core::Dtype compute, const Checkpointing& checkpointing,
-                              std::int64_t sequences, std::int64_t length, int threads, const PassPlace& place);
+                              std::int64_t sequences, std::int64_t length, int threads, core::Tier tier,
+                              const PassPlace& place);
 
 }  // namespace braise::model
