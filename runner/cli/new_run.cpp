@@ -35,6 +35,7 @@ journal::Provenance own_provenance() {
   provenance.memory_bytes = machine.memory_bytes;
   provenance.kept_environment = launch::kept_environment();
   provenance.processor = io::processor_model();
+  provenance.gpus = launch::gpu_models();
   return provenance;
 }
 
@@ -52,7 +53,7 @@ journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& pla
   }
   provenance.overrides = recipe.overrides;
   provenance.environment = planned.made.first.environment;
-  provenance.repository = repository_of(recipe.recipe);
+  provenance.repository = repository_of(recipe.recipe, runs);
   return create_run(runs, planned.made.plan.recipe_name,
                     {planned.document.sources.front().text, yaml::to_text(planned.made.first.resolved),
                      planned.made.plan.to_json().dump(1) + "\n", ""},

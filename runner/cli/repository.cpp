@@ -9,6 +9,7 @@
 #include "kernels/core/error.h"
 #include "runner/launch/command.h"
 #include "runner/launch/environment.h"
+#include "stages/shared/io/digest.h"
 
 namespace braise::cli {
 namespace {
@@ -46,9 +47,40 @@ std::string without_line_end(std::string text) {
   return text;
 }
 
+/// Tells the files that git neither tracks nor ignores, but those of the runs.
+void add_untracked(const fs::path& git, const fs::path& runs, journal::Repository& repository) {
+  const fs::path root = repository.root;
+  std::vector<std::string> arguments = {"ls-files", "--others", "--exclude-standard", "-z", "--", "."};
+  const fs::path below = fs::weakly_canonical(runs).lexically_relative(root);
+  if (!below.empty() && *below.begin() != ".." && below != ".") {
+    arguments.push_back(":(exclude,literal)" + below.string());
+  }
+  const std::optional<std::string> names = ask(git, root, arguments);
+  std::uint64_t left = journal::kMaximalDigested;
+  std::istringstream list(names.value_or(""));
+  repository.untracked_is_cut = !names;
+  for (std::string name; std::getline(list, name, '\0');) {
+    if (repository.untracked.size() == journal::kMaximalUntracked) {
+      repository.untracked_is_cut = true;
+      return;
+    }
+    journal::Repository::Untracked& file = repository.untracked[name];
+    std::error_code error;
+    if (!fs::is_regular_file(fs::symlink_status(root / name, error))) continue;
+    file.bytes = fs::file_size(root / name, error);
+    if (error || file.bytes > left) continue;
+    try {
+      file.sha256 = io::digest_file(root / name).sha256;
+      left -= file.bytes;
+    } catch (const core::Error&) {
+      // One that cannot be read is told without a digest.
+    }
+  }
+}
+
 }  // namespace
 
-std::optional<journal::Repository> repository_of(const fs::path& recipe) {
+std::optional<journal::Repository> repository_of(const fs::path& recipe, const fs::path& runs) {
   const fs::path git = launch::find_on_path("git");
   if (git.empty()) return std::nullopt;
   const fs::path folder = fs::absolute(recipe).parent_path();
@@ -60,11 +92,15 @@ std::optional<journal::Repository> repository_of(const fs::path& recipe) {
   arguments.insert(arguments.end(), {"diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"});
   const auto diff = ask(git, folder, arguments);
   if (!root || !commit || !diff) return std::nullopt;
-  journal::Repository repository{without_line_end(*root), without_line_end(*commit), *diff, false};
+  journal::Repository repository;
+  repository.root = without_line_end(*root);
+  repository.commit = without_line_end(*commit);
+  repository.diff = *diff;
   if (repository.diff.size() > journal::kMaximalDiff) {
     repository.diff.resize(journal::kMaximalDiff);
     repository.diff_is_cut = true;
   }
+  add_untracked(git, runs, repository);
   return repository;
 }
 

@@ -8,9 +8,10 @@
 
 namespace braise::cli {
 
-/// The git repository that a recipe lies in, as it stands now; nothing where there is none, no commit or no git. Runs
-/// git, but nothing that the repository names: no hooks, no
+/// The git repository that a recipe lies in, as it stands now; nothing where there is none, no commit or no git. The
+/// folder of runs is none of its untracked files. Runs git, but nothing that the repository names: no hooks, no
 /// drivers of diffs, no filters.
-std::optional<journal::Repository> repository_of(const std::filesystem::path& recipe);
+std::optional<journal::Repository> repository_of(const std::filesystem::path& recipe,
+                                                 const std::filesystem::path& runs);
 
 }  // namespace braise::cli

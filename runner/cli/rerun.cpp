@@ -12,6 +12,7 @@
 #include "runner/cli/rerun_plan.h"
 #include "runner/cli/tools.h"
 #include "runner/report/differences.h"
+#include "runner/report/format.h"
 #include "stages/registry.h"
 #include "stages/shared/io/file.h"
 
@@ -168,6 +169,9 @@ Findings compare_jobs(const plan::Plan& plan, report::PastRun& original, report:
   return findings;
 }
 
+/// With less than this, a worker may have found no place to tell why it failed.
+constexpr std::uintmax_t kLittleSpace = 1 << 20;
+
 /// Why jobs of a run are not done: "pretrain failed: ...".
 std::string unfinished(const plan::Plan& plan, const report::PastRun& run) {
   std::string text;
@@ -176,14 +180,27 @@ std::string unfinished(const plan::Plan& plan, const report::PastRun& run) {
     if (record == nullptr || record->state != journal::JobState::failed) continue;
     text += (text.empty() ? "" : "; ") + job.spec.job + " failed: " + record->reason;
   }
-  return text.empty() ? "it was stopped" : text;
+  if (text.empty()) text = "it was stopped";
+  const fs::path folder = run.run().runs_dir();
+  const std::uintmax_t left = fs::space(folder).available;
+  if (left < kLittleSpace) text += "; " + report::bytes_text(left) + " left on the disk of " + folder.string();
+  return text;
 }
 
-/// Tells before hours are spent that another build is at work.
-void tell_other_build(const journal::RunDirectory& run) {
-  const std::string differences = report::different_build(run);
-  if (differences.empty()) return;
-  std::fprintf(stderr, "another build than this made %s:\n%s", run.id().c_str(), differences.c_str());
+/// Tells before hours are spent what the result will not be: that another build is at work, and what was never done.
+void tell_limits(const plan::Plan& plan, const report::PastRun& original) {
+  const std::string id = original.run().id();
+  const std::string differences = report::different_build(original.run());
+  if (!differences.empty())
+    std::fprintf(stderr, "another build than this made %s:\n%s", id.c_str(), differences.c_str());
+  std::string undone;
+  for (const plan::Job& job : plan.jobs) {
+    const journal::JobRecord* const record = original.record(job.spec.job);
+    if (record == nullptr || !record->completion) undone += (undone.empty() ? "" : ", ") + job.spec.job;
+  }
+  if (!undone.empty()) {
+    std::fprintf(stderr, "%s has not completed %s: compared is what there is\n", id.c_str(), undone.c_str());
+  }
 }
 
 }  // namespace
@@ -200,7 +217,7 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
   adapt(plan, original, arguments.workers);
   const launch::Machine machine = launch::this_machine();
   refuse_impossible(plan, machine);
-  tell_other_build(original.run());
+  tell_limits(plan, original);
 
   journal::Provenance provenance = own_provenance();
   journal::take_origin(provenance, original.run());

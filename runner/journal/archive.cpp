@@ -17,6 +17,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -162,7 +163,10 @@ class Writer {
     if (result != ARCHIVE_OK) fail();
   }
   [[noreturn]] void fail() const {
-    throw core::Error("cannot write " + file_.string() + ": " + reason(archive_.get()));
+    // The library says "Write error", and only its number tells of a full disk.
+    const int code = ::archive_errno(archive_.get());
+    throw core::Error("cannot write " + file_.string() + ": " + reason(archive_.get()) +
+                      (code > 0 ? ": " + std::generic_category().message(code) : ""));
   }
   static Entry header(const std::string& name, unsigned type, int mode) {
     Entry entry(::archive_entry_new(), ::archive_entry_free);

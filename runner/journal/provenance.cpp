@@ -22,6 +22,30 @@ json read_provenance(const RunDirectory& run) {
   return told;
 }
 
+json to_json(const Repository& repository) {
+  json untracked = json::object();
+  for (const auto& [name, file] : repository.untracked) {
+    untracked[name] = {{"bytes", file.bytes}};
+    if (!file.sha256.empty()) untracked[name]["sha256"] = file.sha256;
+  }
+  return {{"root", repository.root}, {"commit", repository.commit},
+          {"diff", repository.diff}, {"diff_is_cut", repository.diff_is_cut},
+          {"untracked", untracked},  {"untracked_is_cut", repository.untracked_is_cut}};
+}
+
+Repository repository_from_json(const json& told) {
+  Repository repository;
+  repository.root = told.at("root");
+  repository.commit = told.at("commit");
+  repository.diff = told.at("diff");
+  repository.diff_is_cut = told.at("diff_is_cut");
+  for (const auto& [name, file] : told.at("untracked").items()) {
+    repository.untracked[name] = {file.at("bytes"), file.value("sha256", "")};
+  }
+  repository.untracked_is_cut = told.at("untracked_is_cut");
+  return repository;
+}
+
 [[noreturn]] void fail_unreadable(const RunDirectory& run, const json::exception& error) {
   throw core::Error(run.provenance_file().string() + " is not what a run has of that name: " + error.what());
 }
@@ -63,12 +87,8 @@ std::string provenance_text(const Provenance& provenance, const RunFiles& files)
                {"overrides", {{"set", provenance.overrides.set}, {"vars", vars}}},
                {"environment", provenance.environment},
                {"kept_environment", kept}};
-  if (provenance.repository) {
-    text["repository"] = {{"root", provenance.repository->root},
-                          {"commit", provenance.repository->commit},
-                          {"diff", provenance.repository->diff},
-                          {"diff_is_cut", provenance.repository->diff_is_cut}};
-  }
+  if (!provenance.gpus.empty()) text["host"]["gpus"] = provenance.gpus;
+  if (provenance.repository) text["repository"] = to_json(*provenance.repository);
   if (!provenance.rerun_of.empty()) text["rerun_of"] = provenance.rerun_of;
   // File names may hold any bytes: what is not UTF-8 is replaced.
   return text.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
@@ -84,10 +104,7 @@ void take_origin(Provenance& provenance, const RunDirectory& run) try {
   for (const std::string file : overrides.at("vars")) provenance.overrides.vars_files.emplace_back(file);
   provenance.environment = told.at("environment");
   provenance.repository.reset();
-  if (!told.contains("repository")) return;
-  const json& repository = told.at("repository");
-  provenance.repository =
-      Repository{repository.at("root"), repository.at("commit"), repository.at("diff"), repository.at("diff_is_cut")};
+  if (told.contains("repository")) provenance.repository = repository_from_json(told.at("repository"));
 } catch (const json::exception& error) {
   fail_unreadable(run, error);
 }

@@ -18,8 +18,17 @@ struct Repository {
   std::string commit;  ///< that is checked out
   std::string diff;    ///< of tracked files to that commit; at most kMaximalDiff bytes
   bool diff_is_cut = false;
+
+  struct Untracked {
+    std::uint64_t bytes = 0;
+    std::string sha256;  ///< empty: not looked at
+  };
+  std::map<std::string, Untracked> untracked;  ///< files that git neither tracks nor ignores, relative to the root
+  bool untracked_is_cut = false;               ///< there are more
 };
 inline constexpr std::size_t kMaximalDiff = 1 << 20;
+inline constexpr std::size_t kMaximalUntracked = 1000;          ///< files that are told
+inline constexpr std::uint64_t kMaximalDigested = 64ull << 20;  ///< bytes of untracked files that are looked at
 
 /// A file that a recipe was read from.
 struct SourceFile {
@@ -37,6 +46,7 @@ struct Provenance {
   std::map<std::string, std::string> environment;  ///< what the recipe lists under `env`
   std::vector<std::string> kept_environment;       ///< what else of it workers see, as "NAME=value"
   std::string processor;                           ///< its model; empty: not known
+  std::vector<std::string> gpus;                   ///< models; empty: there is none
   std::optional<Repository> repository;
   std::string rerun_of;  ///< the folder of the run that is repeated; empty: none
 };

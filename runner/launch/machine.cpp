@@ -11,11 +11,16 @@
 #include <sstream>
 
 #include "kernels/core/error.h"
+#include "runner/launch/command.h"
+#include "runner/launch/environment.h"
 #include "stages/shared/io/file.h"
 
 namespace braise::launch {
 namespace fs = std::filesystem;
 namespace {
+
+/// A driver that is slower to answer is not waited for.
+constexpr std::chrono::seconds kGpuPatience{10};
 
 constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 
@@ -61,6 +66,22 @@ using Topology = std::unique_ptr<std::remove_pointer_t<hwloc_topology_t>, Topolo
 using Bitmap = std::unique_ptr<std::remove_pointer_t<hwloc_bitmap_t>, BitmapDeleter>;
 
 }  // namespace
+
+std::vector<std::string> gpu_models() {
+  const fs::path program = find_on_path("nvidia-smi");
+  if (program.empty()) return {};
+  std::vector<std::string> models;
+  try {
+    const CommandResult told =
+        run_command(program, {"--query-gpu=name", "--format=csv,noheader"}, kept_environment(), {}, kGpuPatience);
+    if (told.status != 0) return {};
+    std::istringstream lines(told.out);
+    for (std::string model; std::getline(lines, model);) models.push_back(model);
+  } catch (const core::Error&) {
+    // One that cannot be started tells nothing.
+  }
+  return models;
+}
 
 std::uint64_t memory_limit(const std::string& cgroups, const std::string& mounts) {
   std::uint64_t limit = kNoLimit;

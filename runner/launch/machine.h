@@ -25,6 +25,10 @@ struct Machine {
 /// that control groups allow, whichever is less. Errors: core::Error.
 Machine this_machine();
 
+/// The models of this machine's NVIDIA GPUs, as the driver's nvidia-smi tells them; none where that is not there, or
+/// does not answer.
+std::vector<std::string> gpu_models();
+
 /// The least memory limit that control groups (version 1 or 2) set on a process; the greatest number where none does.
 /// `cgroups` and `mounts` are the texts of /proc/self/cgroup and /proc/self/mountinfo.
 std::uint64_t memory_limit(const std::string& cgroups, const std::string& mounts);

@@ -2,6 +2,7 @@
 #include "runner/plan/plan.h"
 
 #include "kernels/core/error.h"
+#include "stages/api/fault.h"
 
 namespace braise::plan {
 namespace {
@@ -62,6 +63,13 @@ Job job_from_json(const nlohmann::json& json) {
   return job;
 }
 
+/// Folders are named so, and a plan may have come with a stranger's archive. Errors: core::Error.
+void check_name(const std::string& name) {
+  if (name.empty() || name.front() == '.' || name.find_first_of(std::string("/\0", 2)) != std::string::npos) {
+    throw core::Error("not a plan: '" + stages::printable(name, 200) + "' is no name of a recipe or a job");
+  }
+}
+
 }  // namespace
 
 const Job* Plan::find(const std::string& name) const {
@@ -91,7 +99,11 @@ Plan Plan::from_json(const nlohmann::json& json) {
     }
     plan.recipe_name = json.at("recipe");
     plan.seed = json.at("seed");
-    for (const nlohmann::json& job : json.at("jobs")) plan.jobs.push_back(job_from_json(job));
+    check_name(plan.recipe_name);
+    for (const nlohmann::json& job : json.at("jobs")) {
+      plan.jobs.push_back(job_from_json(job));
+      check_name(plan.jobs.back().spec.job);
+    }
   } catch (const nlohmann::json::exception& error) {
     throw core::Error(std::string("not a plan: ") + error.what());
   }

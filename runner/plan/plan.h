@@ -58,7 +58,8 @@ struct Plan {
   /// The jobs that must have ended, well or not, before this one can be settled: its candidates or, where it is of a
   /// point that is chosen, those it is chosen from.
   const std::vector<std::string>& awaited(const Job& job) const;
-  nlohmann::json to_json() const;  ///< plan.json; schema: schemas/plan.schema.json
+  nlohmann::json to_json() const;  ///< plan.json
+  /// Errors: core::Error where it is no plan of this format, or has names that are none of folders.
   static Plan from_json(const nlohmann::json& json);
 };
 

@@ -10,7 +10,7 @@ namespace braise::stages {
 std::string version();
 
 /// The facts of this build: version, commit (with "-dirty" where the tree had changes when it was configured),
-/// compiler, build type, flags, target machine, sanitizers, CUDA. Equal texts mean the same build.
+/// compiler, build type, flags, target machine, sanitizers, CUDA, version of yaml-cpp. Equal texts mean the same build.
 const nlohmann::json& build_facts();
 
 }  // namespace braise::stages

@@ -151,7 +151,10 @@ TEST_CASE("a run's provenance is as its schema says") {
   CHECK(is_valid("provenance.schema.json", bare));
   CHECK_FALSE(bare.contains("repository"));
   CHECK(bare.at("kept_environment") == json{{"LANG", "C"}, {"A", "b=c"}, {"EMPTY", ""}});
-  provenance.repository = journal::Repository{"/home/a", std::string(40, 'c'), "+seed: \xff", true};
+  CHECK_FALSE(bare.at("host").contains("gpus"));
+  provenance.gpus = {"NVIDIA H200"};
+  provenance.repository = journal::Repository{
+      "/home/a", std::string(40, 'c'), "+seed: \xff", true, {{"a/b \xff", {3, io::sha256("abc")}}, {"link", {}}}, true};
   const json text = json::parse(journal::provenance_text(provenance, files));
   INFO(text.dump(2));
   CHECK(is_valid("provenance.schema.json", text));

@@ -11,6 +11,7 @@
 #include <sstream>
 #include <thread>
 
+#include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
 #include "tests/support/commands.h"
 #include "tests/support/support.h"
@@ -260,6 +261,9 @@ TEST_CASE("a run records the repository of its recipe, and runs nothing that it 
   git({"config", "filter.evil.clean", trap});
   git({"config", "filter.evil.required", "true"});
   small.folder.write(".gitattributes", "* filter=evil\n");
+  small.folder.write(".gitignore", "ignored\n");
+  small.folder.write("ignored", "");
+  small.folder.write("runs/left.txt", "of another run");
   small.folder.write("small.yaml", std::string(kSmall) + "# later\n");
   const test::Finished finished = small.run();
   INFO(finished.err);
@@ -270,6 +274,13 @@ TEST_CASE("a run records the repository of its recipe, and runs nothing that it 
   CHECK(provenance.at("commit").get<std::string>() + "\n" == git({"rev-parse", "HEAD"}));
   CHECK_THAT(provenance.at("diff"), Catch::Contains("+# later"));
   CHECK(provenance.at("diff_is_cut") == false);
+  const nlohmann::json& untracked = provenance.at("untracked");
+  CHECK(untracked.at("trap.sh") ==
+        nlohmann::json{{"bytes", fs::file_size(trap)}, {"sha256", io::digest_file(trap).sha256}});
+  CHECK_FALSE(untracked.contains("small.yaml"));
+  CHECK_FALSE(untracked.contains("ignored"));
+  for (const auto& [name, file] : untracked.items()) CHECK(name.find("runs/") == std::string::npos);
+  CHECK(provenance.at("untracked_is_cut") == false);
 }
 
 TEST_CASE("a run becomes one file, and that file the run again elsewhere") {

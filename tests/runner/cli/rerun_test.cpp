@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -101,6 +102,125 @@ TEST_CASE("a run comes out again to the bit: on half the workers, moved, and fro
   INFO(archived.err << archived.out);
   CHECK(archived.status == 0);
   CHECK_THAT(archived.out, EndsWith("\nidentical to the bit through step 8\n"));
+}
+
+TEST_CASE("an archive proves a training that was reused, where the run that did it is gone") {
+  const Trained trained;
+  const test::Finished second =
+      test::run_program({test::program("braise"), "run", trained.folder.path() / "small.yaml", "--runs", trained.runs});
+  REQUIRE(second.status == 0);
+  CHECK_THAT(second.err, Contains("pretrain: not run, "));
+  const fs::path file = trained.folder.path() / "reused.tar.zst";
+  REQUIRE(test::run_program({test::program("braise"), "archive", Trained::last_line(second.out), "--to", file}).err ==
+          "");
+  fs::remove_all(trained.runs);
+  const test::Finished finished = trained.rerun(file);
+  INFO(finished.err << finished.out);
+  CHECK(finished.status == 0);
+  CHECK_THAT(finished.out, Contains("\npretrain: identical through step 8: 8 losses, the checkpoints of 2 steps\n") &&
+                               EndsWith("\nidentical to the bit through step 8\n"));
+}
+
+TEST_CASE("a run that was killed in the middle is compared as far as it came") {
+  const Trained trained;
+  // As it would be after a SIGKILL of all at the fifth step.
+  for (const auto& file : fs::directory_iterator(trained.run / "journal")) {
+    const std::string events = io::read_file(file.path());
+    const bool is_worker = file.path().filename().string().starts_with("pretrain-");
+    if (!is_worker && events.find("\"runner_started\"") == std::string::npos) continue;
+    std::size_t end = events.find(is_worker ? "\"worker_started\"" : "\"attempt_started\"");
+    if (!is_worker)
+      end = events.find("\"attempt_started\"", events.find('\n', end));  // the second, after that of corpus
+    io::write_file_durably(file.path(), events.substr(0, events.find('\n', end) + 1));
+  }
+  for (const auto& attempt : fs::directory_iterator(trained.run / "jobs/pretrain/attempts")) {
+    const std::string lines = io::read_file(attempt.path() / "metrics.jsonl");
+    const std::size_t sixth = lines.find("\"step\":6,");
+    REQUIRE(sixth != std::string::npos);
+    io::write_file_durably(attempt.path() / "metrics.jsonl", lines.substr(0, sixth));
+    for (const auto& checkpoint : fs::directory_iterator(attempt.path() / "checkpoints")) {
+      if (checkpoint.path().string().ends_with("8")) fs::remove_all(checkpoint);
+    }
+    fs::remove_all(attempt.path() / "artifacts");
+  }
+  const test::Finished finished = trained.rerun(trained.run);
+  INFO(finished.err << finished.out);
+  CHECK(finished.status == 0);
+  CHECK_THAT(finished.err, Contains(" has not completed pretrain: compared is what there is\n"));
+  CHECK_THAT(finished.out, Contains("\npretrain: identical through step 5: 5 losses, the checkpoints of 1 steps\n") &&
+                               EndsWith("\nidentical to the bit through step 5\n"));
+}
+
+TEST_CASE("a rerun that fails as the run did says so, and what is the same so far") {
+  const test::TemporaryFolder folder;
+  folder.write("letters.txt", "abcdefgh\n");
+  folder.write("broken.txt.gz", "this is no gzip file");
+  const fs::path recipe = folder.write("small.yaml",
+                                       "recipe: 1\nname: small\nresources: {host_memory: 64MiB}\nstages:\n"
+                                       "  letters: {kind: tokenize, input: letters.txt}\n"
+                                       "  broken: {kind: tokenize, input: broken.txt.gz, after: [letters]}\n");
+  const fs::path runs = folder.path() / "runs";
+  CHECK(test::run_program({test::program("braise"), "run", recipe, "--runs", runs}).status == 1);
+  const test::Finished finished = test::run_program({test::program("braise"), "rerun", "latest", "--runs", runs});
+  INFO(finished.err << finished.out);
+  CHECK(finished.status == 1);
+  CHECK_THAT(Trained::last_line(finished.out),
+             Catch::StartsWith("not proven: the rerun did not come to its end (broken failed: rank 0 ") &&
+                 EndsWith("; so far it is identical to the bit"));
+
+  const test::SmallDisk disk("1m");
+  if (!disk.mounted()) return;
+  const std::string file = folder.path() / "small.tar.zst";
+  CHECK(test::run_program({test::program("braise"), "archive", "latest", "--runs", runs, "--to", file}).status == 0);
+  // As much as a run's own files take.
+  folder.write("fill", std::string((1 << 20) - (48 << 10), 'x'));
+  fs::copy_file(folder.path() / "fill", disk.path() / "fill");
+  const test::Finished full =
+      test::run_program({test::program("braise"), "rerun", "latest", "--runs", runs, "--in", disk.path()});
+  INFO(full.err << full.out);
+  CHECK(full.status == 1);
+  CHECK_THAT(Trained::last_line(full.out), Catch::StartsWith("not proven: the rerun did not come to its end (") &&
+                                               Contains(" left on the disk of " + disk.path().string()));
+  std::ofstream more(disk.path() / "more");
+  while (more << std::string(4096, 'x') << std::flush) {
+  }
+  for (const Words& words :
+       {Words{"archive", "latest", "--runs", runs, "--to", disk.path() / "a.tar.zst"},
+        Words{"unpack", file, "--runs", disk.path() / "runs"}, Words{"rerun", file, "--in", disk.path() / "runs"}}) {
+    Words command = words;
+    command.insert(command.begin(), test::program("braise"));
+    const test::Finished failed = test::run_program(command);
+    INFO(words[0] << ": " << failed.err);
+    CHECK(failed.status == 1);
+    CHECK_THAT(failed.err, Contains("No space left on device") || Contains("has no room for"));
+    CHECK_FALSE(fs::exists(disk.path() / "runs"));
+    CHECK_FALSE(fs::exists(disk.path() / "a.tar.zst"));
+  }
+}
+
+TEST_CASE("a step to end after is of every training, and what builds on one that is cut short is left out") {
+  const test::TemporaryFolder folder;
+  std::string text = kTraining;
+  text =
+      replaced(text, "steps: 8", "steps: 4") +
+      "  story: {kind: infer, model: \"${stages.pretrain.checkpoint}\", prompts: [\"1\"], sampling: {max_tokens: 2}}\n"
+      "sweep: {stages.pretrain.steps: [4, 8]}\n";
+  std::string words;
+  for (int i = 0; i < 2000; ++i) words += std::to_string(i * i) + " ";
+  folder.write("text.txt", words);
+  const fs::path recipe = folder.write("small.yaml", text), runs = folder.path() / "runs";
+  const test::Finished first = test::run_program({test::program("braise"), "run", recipe, "--runs", runs});
+  INFO(first.err);
+  REQUIRE(first.status == 0);
+  const test::Finished finished =
+      test::run_program({test::program("braise"), "rerun", "latest", "--runs", runs, "--until", "6"});
+  INFO(finished.err << finished.out);
+  CHECK(finished.status == 0);
+  CHECK_THAT(finished.err, Contains("beyond step 6, and left out: story.2\n"));
+  CHECK_THAT(finished.out, Contains("\npretrain.1: identical through step 4: 4 losses, ") &&
+                               Contains("\npretrain.2: identical through step 6: 6 losses, ") &&
+                               Contains("\nstory.1: identical outputs\n") &&
+                               EndsWith("\nidentical to the bit through the last steps of all trainings, 4 to 6\n"));
 }
 
 TEST_CASE("a run that does not come out again: the first difference, and what else differs") {

@@ -91,5 +91,22 @@ TEST_CASE("the least memory limit of a control group and those above it counts")
   }
 }
 
+TEST_CASE("GPUs are those that the driver's program tells; none where it is not there or fails") {
+  const test::TemporaryFolder folder;
+  const std::string path = std::getenv("PATH");
+  const auto told = [&](const std::string& text) {
+    const std::filesystem::path program = folder.write("nvidia-smi", text);
+    std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+    ::setenv("PATH", (folder.path().string() + ":" + path).c_str(), 1);
+    const std::vector<std::string> models = gpu_models();
+    ::setenv("PATH", path.c_str(), 1);
+    return models;
+  };
+  CHECK(told("#!/bin/sh\n[ \"$*\" = '--query-gpu=name --format=csv,noheader' ] && printf 'NVIDIA H200\\nNVIDIA "
+             "L4\\n'\n") == std::vector<std::string>{"NVIDIA H200", "NVIDIA L4"});
+  CHECK(told("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n").empty());
+  CHECK(told("no program").empty());
+}
+
 }  // namespace
 }  // namespace braise::launch

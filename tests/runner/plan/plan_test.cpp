@@ -72,6 +72,14 @@ TEST_CASE("a plan survives being written and read") {
   CHECK(Plan::from_json(json).to_json() == json);
   CHECK_THROWS_AS(Plan::from_json({{"plan", 99}}), core::Error);
   CHECK_THROWS_AS(Plan::from_json(nlohmann::json::array()), core::Error);
+  // A stranger's names lead out of no folder.
+  for (const char* const name : {"", ".", "..", "../a", "a/b", "/a"}) {
+    for (const auto& place : {"/recipe"_json_pointer, "/jobs/0/spec/name"_json_pointer}) {
+      nlohmann::json hostile = json;
+      hostile[place] = name;
+      CHECK_THROWS_WITH(Plan::from_json(hostile), Catch::Contains("is no name of a recipe or a job"));
+    }
+  }
 }
 
 TEST_CASE("a sweep makes a job for each configuration and shares what does not change") {
