@@ -11,6 +11,7 @@
 #include "runner/launch/machine.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/io/json.h"
 #include "stages/shared/io/processor.h"
 #include "stages/shared/yaml/parse.h"
 
@@ -61,7 +62,7 @@ journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& pla
 }
 
 plan::Plan read_plan(const journal::RunDirectory& run) {
-  return plan::Plan::from_json(nlohmann::json::parse(io::read_file(run.plan_file()), nullptr, false));
+  return plan::Plan::from_json(io::parse_json(io::read_file(run.plan_file())));
 }
 
 void refuse_edited(const journal::RunDirectory& run) {

@@ -14,6 +14,7 @@
 #include "runner/report/training.h"
 #include "stages/shared/io/clock.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/io/json.h"
 #include "stages/shared/telemetry/metrics_lines.h"
 
 namespace braise::report {
@@ -206,9 +207,8 @@ RunStatus read_status(const journal::RunDirectory& run, const Queue& queue) {
   RunStatus status;
   status.id = run.id();
   const bool held = run.holder().has_value();
-  std::future<plan::Plan> plan = std::async(std::launch::async, [&] {
-    return plan::Plan::from_json(nlohmann::json::parse(io::read_file(run.plan_file()), nullptr, false));
-  });
+  std::future<plan::Plan> plan = std::async(
+      std::launch::async, [&] { return plan::Plan::from_json(io::parse_json(io::read_file(run.plan_file()))); });
   status.journal = journal::replay(run);
   status.plan = plan.get();
   status.recipe = status.plan.recipe_name;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "stages/shared/io/json.h"
 
 namespace braise::io {
 
@@ -41,10 +42,8 @@ JsonLines read_json_lines(const std::filesystem::path& path) {
     if (!ended) end = text.size();
     // A line without its newline is torn even where it happens to parse: its writer may still be at it.
     if (end > begin) {
-      nlohmann::json object =
-          ended ? nlohmann::json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
-                                        text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false)
-                : nlohmann::json(nlohmann::json::value_t::discarded);
+      nlohmann::json object = ended ? parse_json(std::string_view(text).substr(begin, end - begin))
+                                    : nlohmann::json(nlohmann::json::value_t::discarded);
       if (object.is_object()) {
         result.objects.push_back(std::move(object));
         result.lines.push_back(line);
