@@ -23,6 +23,9 @@ namespace slurm = launch::slurm;
 /// How long an attempt may wait for Slurm to tell when its time ends: without it, USR1 tells in time.
 constexpr auto kEndPatience = std::chrono::seconds(20);
 
+/// Within this time Slurm ends a job that was requeued, and its supervisor with it.
+constexpr auto kExcludePatience = std::chrono::seconds(20);
+
 schedule::SupervisorSignals* signals_taken = nullptr;
 
 void on_signal(int number) {
@@ -89,34 +92,46 @@ int supervise(const fs::path& path, int session, const std::string& group) {
   const recipe::Site site = submission.read_site();
   slurm::Client client;
   Teardown teardown(site, run.path());
-  schedule::Supervision what{session,
-                             job,
-                             allocation.id,
-                             allocation.restart,
-                             allocation.nodes,
-                             [&] {
-                               teardown.run();
-                               client.requeue(allocation.id);
-                             },
-                             [&]() -> std::optional<std::int64_t> {
-                               slurm::Client hasty;
-                               hasty.patience = kEndPatience;
-                               try {
-                                 return hasty.ends_us(allocation.id);
-                               } catch (const core::Error& error) {
-                                 std::fprintf(stderr, "Slurm does not tell when this job's time ends: %s\n",
-                                              error.what());
-                                 return allocation.ends_us;
-                               }
-                             },
-                             [&] {
-                               for (const slurm::QueueEntry& entry : client.queue(submission.comment(group))) {
-                                 if (entry.id == allocation.id) return entry.state == "RUNNING";
-                               }
-                               return false;
-                             }};
+  schedule::Supervision what;
+  what.session = session;
+  what.job = job;
+  what.slurm_job = allocation.id;
+  what.restart = allocation.restart;
+  what.nodes = allocation.nodes;
+  what.node_names = client.node_names(allocation.nodes);
+  what.preflight = site.preflight;
+  what.exclude_failed = site.exclude_failed;
+  what.requeue = [&] {
+    teardown.run();
+    client.requeue(allocation.id);
+  };
+  what.keep_off = [&](const std::set<std::string>& nodes) {
+    std::string list = site.place(planned->spec.resources.device).exclude;
+    for (const std::string& node : nodes) list += (list.empty() ? "" : ",") + node;
+    slurm::Client hasty;
+    hasty.patience = kExcludePatience;
+    hasty.exclude(allocation.id, list);
+  };
+  what.names_of = [&](const std::string& nodes) { return client.node_names(nodes); };
+  what.ends_us = [&]() -> std::optional<std::int64_t> {
+    slurm::Client hasty;
+    hasty.patience = kEndPatience;
+    try {
+      return hasty.ends_us(allocation.id);
+    } catch (const core::Error& error) {
+      std::fprintf(stderr, "Slurm does not tell when this job's time ends: %s\n", error.what());
+      return allocation.ends_us;
+    }
+  };
+  what.is_running = [&] {
+    for (const slurm::QueueEntry& entry : client.queue(submission.comment(group))) {
+      if (entry.id == allocation.id) return entry.state == "RUNNING";
+    }
+    return false;
+  };
   schedule::Options options;
   options.worker = worker_program();
+  if (!site.scratch.empty()) options.worker_options = {"--scratch", site.scratch};
   options.stop_grace = std::chrono::milliseconds(static_cast<std::int64_t>(planned->slurm.grace_s * 1000));
   slurm::AllocationLauncher launcher(site, planned->spec.resources.nodes, run.path());
   report::LiveDisplay display(stderr, false, 0);

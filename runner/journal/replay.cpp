@@ -6,6 +6,7 @@
 #include <future>
 #include <limits>
 #include <set>
+#include <sstream>
 #include <tuple>
 
 #include "runner/journal/event.h"
@@ -81,7 +82,8 @@ class Replay {
       const std::string& what = event.at("event").get_ref<const std::string&>();
       if (what == "runner_started") return std::pair(event.at("session").get<int>(), 0);
       if (what == "supervisor_started") order.emplace(event.at("session"), std::numeric_limits<int>::max());
-      if (what == "attempt_started" && order) return std::pair(order->first, event.at("attempt").get<int>());
+      const bool is_numbered = what == "attempt_started" || (what == "job_requeued" && event.contains("attempt"));
+      if (is_numbered && order) return std::pair(order->first, event.at("attempt").get<int>());
     }
     return order;
   }
@@ -101,7 +103,10 @@ class Replay {
     if (what == "stop_requested") return note_stop(event);
     if (what == "group_submitted") return note_submission(event);
     JobRecord& job = state_.jobs[event.at("job").get<std::string>()];
-    if (what == "supervisor_started") return;
+    if (what == "supervisor_started") {
+      job.nodes = event.at("nodes");
+      return;
+    }
     if (what == "attempt_started") return start_attempt(job, event);
     if (what == "job_requeued") return requeue(job, event);
     if (what == "job_reused") return reuse(job, event);
@@ -133,6 +138,8 @@ class Replay {
         if (attempt.state == AttemptState::running) attempt.state = AttemptState::lost;
       }
       job.slurm_job.clear();
+      job.off_nodes.clear();
+      job.idle_requeues = 0;
       job.given_up = false;
       if (job.completion) continue;
       job.state = JobState::waiting;
@@ -156,6 +163,9 @@ class Replay {
   }
 
   static void requeue(JobRecord& job, const json& event) {
+    ++job.idle_requeues;
+    std::istringstream nodes(event.at("off_nodes").get<std::string>());
+    for (std::string node; std::getline(nodes, node, ',');) job.off_nodes.insert(node);
     if (job.completion) return;
     job.state = JobState::waiting;
     job.reason = event.at("reason");
@@ -186,6 +196,7 @@ class Replay {
     attempt.cores = event.at("cores").get<std::vector<int>>();
     attempt.started_us = time_of(event);
     job.last_attempt = std::max(job.last_attempt, attempt.name.number);
+    job.idle_requeues = 0;
     // A job has one attempt at a time: the supervisor of an earlier one was killed, or has lost the job to this one.
     for (AttemptRecord& earlier : job.attempts) {
       if (earlier.state == AttemptState::running) earlier.state = AttemptState::lost;

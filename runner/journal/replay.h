@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -63,8 +64,11 @@ struct JobRecord {
   std::string by;         ///< the job whose failure blocks it
   std::string from_run;   ///< where it is reused from
   std::string from_job;
-  std::string slurm_job;  ///< of the latest session's submission: "12", "12_3"; else empty
-  int last_attempt = 0;   ///< the highest number given to an attempt or a reuse
+  std::string nodes;                ///< of the Slurm job whose supervisor took it last, as Slurm writes them
+  std::set<std::string> off_nodes;  ///< that it keeps off, in the latest session
+  int idle_requeues = 0;            ///< how often in a row it was queued again without an attempt at it
+  std::string slurm_job;            ///< of the latest session's submission: "12", "12_3"; else empty
+  int last_attempt = 0;             ///< the highest number given to an attempt or a reuse
 };
 
 /// One runner's turn at the run.

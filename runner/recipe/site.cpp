@@ -41,6 +41,9 @@ Site site_of(json object, std::string source) {
   site.memory = object.at("memory");
   site.mail_user = object.at("mail").at("user");
   site.mail_events = object.at("mail").at("events");
+  site.scratch = object.at("scratch");
+  site.preflight = object.at("preflight");
+  site.exclude_failed = object.at("exclude_failed");
   site.environment = object.at("environment");
   site.setup = object.at("setup");
   site.teardown = object.at("teardown");

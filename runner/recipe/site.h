@@ -23,6 +23,8 @@ struct Site {
   std::string gpus;  ///< "gres", "gpus-per-node", "none"
   bool memory = true;
   std::string mail_user, mail_events;
+  std::string scratch;  ///< on each node; empty: in the run's folder
+  bool preflight = false, exclude_failed = false;
   std::map<std::string, std::string> environment;
   std::vector<std::string> setup, teardown;  ///< lines of shell, the user's own
   std::vector<std::string> sbatch, srun;     ///< options

@@ -38,8 +38,8 @@ std::string format_seconds(double s) {
 }
 
 /// The earliest of the files failure.<rank>.json: the others are mostly its consequences.
-std::string first_failure(const fs::path& attempt_dir) {
-  std::string text;
+json first_failure(const fs::path& attempt_dir) {
+  json first;
   fs::file_time_type earliest = fs::file_time_type::max();
   std::error_code error;
   for (fs::directory_iterator entry(attempt_dir, error), end; !error && entry != end; entry.increment(error)) {
@@ -49,7 +49,9 @@ std::string first_failure(const fs::path& attempt_dir) {
     const fs::file_time_type written = entry->last_write_time(ignored);
     if (written >= earliest) continue;
     try {
-      text = journal::describe_failure(json::parse(io::read_file(entry->path())));
+      json failure = json::parse(io::read_file(entry->path()));
+      journal::describe_failure(failure);  // throws where it lacks what it should have
+      first = std::move(failure);
       earliest = written;
     } catch (const json::exception&) {
       continue;  // torn: its writer was killed
@@ -57,13 +59,14 @@ std::string first_failure(const fs::path& attempt_dir) {
       continue;
     }
   }
-  return text;
+  return first;
 }
 
 }  // namespace
 
 Report read_report(const journal::RunDirectory& run, const journal::AttemptName& name) {
   Report report;
+  json failure;
   for (const json& event : journal::read_journal_file(run.journal_dir(), name.writer()).events) {
     const std::string what = event.at("event");
     if (!event.contains("token") || event.at("token") != name.token || event.at("job") != name.job ||
@@ -79,11 +82,15 @@ Report read_report(const journal::RunDirectory& run, const journal::AttemptName&
       for (const auto& [output, files] : event.at("outputs").items()) {
         (*report.outputs)[output] = stages::Output::from_json(files);
       }
-    } else if (what == "stage_failed" && report.failure.empty()) {
-      report.failure = journal::describe_failure(event);
+    } else if (what == "stage_failed" && failure.is_null()) {
+      failure = event;
     }
   }
-  if (report.failure.empty()) report.failure = first_failure(run.path() / name.path());
+  if (failure.is_null()) failure = first_failure(run.path() / name.path());
+  if (!failure.is_null()) {
+    report.failure = journal::describe_failure(failure);
+    report.failed_host = failure.value("host", "");
+  }
   return report;
 }
 
@@ -207,6 +214,7 @@ void Attempt::watch_heartbeats(Clock::time_point now) {
       heartbeats, now_us, std::chrono::duration_cast<std::chrono::microseconds>(seconds(timeout)).count());
   std::string who;
   for (const stages::Heartbeat& heartbeat : hung) {
+    if (who.empty()) hung_host_ = heartbeat.host;
     who += (who.empty() ? "" : "; ") + stages::describe_hung(heartbeat, now_us);
   }
   if (who.empty() && now - started_ > seconds(timeout)) {
@@ -242,6 +250,7 @@ std::optional<Evidence> Attempt::poll(Observer& observer) {
   evidence.report = read_report(run_, name_);
   evidence.asked_to_stop = asked_to_stop_;
   evidence.condemned = condemned_;
+  evidence.suspect = evidence.report.failed_host.empty() ? hung_host_ : evidence.report.failed_host;
   if (own_limit_ && evidence.report.stopped && !asked_to_stop_ && condemned_.empty()) {
     evidence.condemned = "it has stopped, as no more fits its time limit of " +
                          format_seconds(spec_.resources.time_limit_s) + "; what it has is saved";

@@ -24,6 +24,7 @@ struct Report {
   bool stopped = false;
   std::optional<std::map<std::string, stages::Output>> outputs;  ///< where it completed
   std::string failure;                                           ///< where it failed: rank, host, place, what happened
+  std::string failed_host;                                       ///< that of it
 };
 
 Report read_report(const journal::RunDirectory& run, const journal::AttemptName& name);
@@ -35,6 +36,7 @@ struct Evidence {
   std::string bad_output;  ///< what is wrong with the reported outputs; empty where nothing is
   bool asked_to_stop = false;
   std::string condemned;  ///< why the scheduler ended it (hung, over its time); empty where it did not
+  std::string suspect;    ///< the host of the rank that failed or hung first; empty where that is not known
 };
 
 struct Verdict {
@@ -55,8 +57,8 @@ class Attempt {
   Attempt(const journal::RunDirectory& run, const stages::JobSpec& spec, journal::AttemptName name, Share share,
           const Options& options);
 
-  /// Launches it. Its workers are told when its time is over: at `ends_us` (microseconds since 1970; nothing: never), or
-  /// at the job's own time limit where that is earlier. Errors: core::Error where it cannot be launched.
+  /// Launches it. Its workers are told when its time is over: at `ends_us` (microseconds since 1970; nothing: never),
+  /// or at the job's own time limit where that is earlier. Errors: core::Error where it cannot be launched.
   void launch(launch::Launcher& launcher, std::optional<std::int64_t> ends_us);
 
   /// Asks it to checkpoint and stop; one whose worker is not up yet is killed, as it has nothing to lose.
@@ -88,11 +90,11 @@ class Attempt {
   Clock::time_point started_, pardoned_until_;
   std::int64_t looked_us_ = 0;
   std::optional<Clock::time_point> kill_at_;  ///< the end of its grace, once it was asked to stop
-  bool own_limit_ = false;  ///< it is the job's time limit that its workers know of
+  bool own_limit_ = false;                    ///< it is the job's time limit that its workers know of
   bool worker_up_ = false;
   bool killed_ = false;
   bool asked_to_stop_ = false;  ///< by the run's own stop, not for a fault of its own
-  std::string condemned_;
+  std::string condemned_, hung_host_;
   std::uintmax_t metrics_read_ = 0;
 };
 

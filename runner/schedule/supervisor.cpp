@@ -12,11 +12,13 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <sstream>
 
 #include "kernels/core/error.h"
 #include "runner/journal/event.h"
 #include "runner/journal/finished.h"
 #include "runner/plan/bind.h"
+#include "runner/plan/preflight.h"
 #include "runner/plan/settle.h"
 #include "runner/schedule/attempt.h"
 #include "runner/schedule/records.h"
@@ -33,6 +35,10 @@ namespace {
 /// So many attempts in a row that ended, through no fault of their own, without leaving anything: then it is the job
 /// that does not fit its time or its nodes.
 constexpr int kMostFruitless = 3;
+
+/// So often in a row a Slurm job is put back into the queue without an attempt at its job: then nodes that fail cannot
+/// be kept off.
+constexpr int kMostIdleRequeues = 10;
 
 /// How often files are looked at that other processes write.
 constexpr auto kLookAround = std::chrono::seconds(2);
@@ -94,6 +100,10 @@ class Supervisor {
     if (const std::string why = bind(before); !why.empty()) return give_up(why);
     if (!begin_numbers(before)) return watch();
     count_earlier(before);
+    if (const std::string node = vanished_on(before); !node.empty()) return requeue("node " + node + " was lost", node);
+    if (what_.preflight && spec_.kind != "check") {
+      if (const std::optional<SupervisorEnd> end = preflight()) return *end;
+    }
     for (;;) {
       if (const std::string why = hopeless(); !why.empty()) return give_up(why);
       const std::optional<SupervisorEnd> end = make_attempt();
@@ -192,6 +202,8 @@ class Supervisor {
       count_fruit(attempt.name);
     }
     if (!record->reason.empty()) last_reason_ = record->reason;
+    off_nodes_ = record->off_nodes;
+    idle_requeues_ = record->idle_requeues;
   }
 
   void count_fruit(const AttemptName& attempt) {
@@ -206,49 +218,139 @@ class Supervisor {
            "checkpoint.every), or nodes that fail";
   }
 
-  /// Makes one attempt; nothing where another is to be made at once.
-  std::optional<SupervisorEnd> make_attempt() {
-    const AttemptName name{what_.job, number_, io::random_hex(6)};
-    record_started(writer_, name, spec_, json::array());
-    observer_.attempt_started(name, spec_);
+  /// The node of an earlier supervisor that has vanished without a word, where the job is on it again and is to keep
+  /// off lost ones; else empty.
+  std::string vanished_on(const journal::RunState& before) const {
+    const journal::JobRecord* record = before.find(what_.job);
+    if (!what_.exclude_failed || what_.restart == 0 || record == nullptr || record->attempts.empty()) return "";
+    const journal::AttemptRecord& last = record->attempts.back();
+    const bool vanished = last.state == AttemptState::running || last.state == AttemptState::lost;
+    if (!vanished || last.session != what_.session || record->idle_requeues > 0) return "";
+    const std::vector<std::string> nodes = what_.names_of(record->nodes);  // the batch script is on the first
+    return nodes.empty() || !is_mine(nodes.front()) ? "" : nodes.front();
+  }
+
+  bool is_mine(const std::string& node) const {
+    return std::ranges::find(what_.node_names, node) != what_.node_names.end();
+  }
+
+  /// What became of an attempt.
+  struct Tried {
+    AttemptName name;
+    Evidence evidence;
+    Verdict verdict;
+    plan::Completed completed;
+    std::optional<std::int64_t> ends_us;  ///< that its workers were told
+  };
+
+  /// Makes one attempt; nothing where another supervisor has taken over. `planned`: what it must leave; null: anything.
+  std::optional<Tried> try_once(const stages::JobSpec& spec, const plan::Job* planned) {
+    Tried tried;
+    tried.name = {spec.job, number_, io::random_hex(6)};
+    record_started(writer_, tried.name, spec, json::array());
+    observer_.attempt_started(tried.name, spec);
     Share share;
     share.oversubscribed = true;  // Slurm binds
-    Attempt attempt(run_, spec_, name, std::move(share), options_);
-    const std::optional<std::int64_t> ends_us = what_.ends_us();
-    std::optional<Evidence> evidence;
+    Attempt attempt(run_, spec, tried.name, std::move(share), options_);
+    tried.ends_us = what_.ends_us();
     try {
-      attempt.launch(launcher_, ends_us);
-      evidence = drive(attempt);
+      attempt.launch(launcher_, tried.ends_us);
+      tried.evidence = drive(attempt);
     } catch (const core::Error& error) {
-      evidence.emplace();
-      evidence->ending.explanation = error.what();
+      tried.evidence.ending.explanation = error.what();
     }
-    if (superseded_) return watch();
-    plan::Completed completed{name.path(), {}};
-    if (evidence->report.outputs) {
-      completed.outputs = *evidence->report.outputs;
-      evidence->bad_output = bad_output(run_, job_, completed);
+    if (superseded_ || is_superseded()) return std::nullopt;
+    tried.completed = {tried.name.path(), {}};
+    if (tried.evidence.report.outputs) {
+      tried.completed.outputs = *tried.evidence.report.outputs;
+      if (planned != nullptr) tried.evidence.bad_output = bad_output(run_, *planned, tried.completed);
     }
-    Verdict verdict = judge(*evidence);
-    if (verdict.state == AttemptState::failed && is_unexplained(*evidence) && are_nodes_gone()) {
+    tried.verdict = judge(tried.evidence);
+    if (tried.verdict.state == AttemptState::failed && is_unexplained(tried.evidence) && are_nodes_gone()) {
       terminated_ = true;
-      verdict = {AttemptState::stopped, "Slurm has taken the nodes away"};
+      tried.verdict = {AttemptState::stopped, "Slurm has taken the nodes away"};
     }
-    record_ended(writer_, name, evidence->ending, verdict);
+    record_ended(writer_, tried.name, tried.evidence.ending, tried.verdict);
+    return tried;
+  }
+
+  /// Looks whether the nodes are fit for the job; nothing where they are.
+  std::optional<SupervisorEnd> preflight() {
+    const stages::JobSpec check = plan::preflight_of(spec_, job_.estimate);
+    write_job_file(run_, check);
+    for (;;) {
+      const std::optional<Tried> tried = try_once(check, nullptr);
+      if (!tried) return watch();
+      const Verdict& verdict = tried->verdict;
+      const bool ends_here = stopped_ || terminated_;
+      const std::string node = bad_node(*tried);
+      if (verdict.state == AttemptState::failed && node.empty()) {
+        ++failures_;
+        last_reason_ = "the check of its nodes failed: " + verdict.reason;
+      }
+      const bool again = verdict.state == AttemptState::failed && node.empty() && hopeless().empty() && !ends_here;
+      observer_.attempt_ended(tried->name, verdict.state, verdict.reason, again);
+      if (ends_here) return SupervisorEnd::stopped;
+      if (verdict.state == AttemptState::completed) return std::nullopt;
+      if (verdict.state == AttemptState::stopped) return requeue("its time was up", "");
+      if (!node.empty()) return requeue("node " + node + " failed its check: " + verdict.reason, node);
+      if (!again) return give_up(last_reason_);
+      if (!claim(number_ + 1)) return watch();
+    }
+  }
+
+  /// The node that an attempt failed on, where that is known: its rank was the first to fail or hang, or srun names it.
+  std::string bad_node(const Tried& tried) const {
+    if (is_mine(tried.evidence.suspect)) return tried.evidence.suspect;
+    return named_by_launcher(tried, {"srun: error: "}, ": task");
+  }
+
+  /// The first node of this job that stands between the given words in what the launcher printed.
+  std::string named_by_launcher(const Tried& tried, const std::vector<std::string>& before,
+                                const std::string& after) const {
+    std::string text;
+    try {
+      text = io::read_file(run_.path() / tried.name.path() / "launch.txt");
+    } catch (const core::Error&) {
+      return "";  // it never came to print anything
+    }
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      for (const std::string& words : before) {
+        const std::size_t begin = line.find(words);
+        if (begin == std::string::npos) continue;
+        const std::string rest = line.substr(begin + words.size());
+        const std::string node = rest.substr(0, after.empty() ? rest.find_first_of(" ,") : rest.find(after));
+        if (is_mine(node)) return node;
+      }
+    }
+    return "";
+  }
+
+  /// Makes one attempt; nothing where another is to be made at once.
+  std::optional<SupervisorEnd> make_attempt() {
+    idle_requeues_ = 0;
+    const std::optional<Tried> tried = try_once(spec_, &job_);
+    if (!tried) return watch();
+    const Verdict& verdict = tried->verdict;
     if (verdict.state == AttemptState::failed) {
       ++failures_;
       last_reason_ = verdict.reason;
     }
     const bool ends_here = stopped_ || terminated_;
     const bool again = verdict.state == AttemptState::failed && failures_ <= spec_.resources.retries && !ends_here;
-    observer_.attempt_ended(name, verdict.state, verdict.reason, again);
-    if (verdict.state == AttemptState::completed) return complete(name, completed);
+    observer_.attempt_ended(tried->name, verdict.state, verdict.reason, again);
+    if (verdict.state == AttemptState::completed) return complete(tried->name, tried->completed);
+    if (terminated_ && what_.exclude_failed) {
+      const std::string node = named_by_launcher(*tried, {"Node failure on "}, "");
+      if (!node.empty()) keep_off("node " + node + " was lost", node);
+    }
     if (ends_here) return SupervisorEnd::stopped;
     if (verdict.state == AttemptState::failed) return std::nullopt;
     // It stopped, and nobody has asked for that but the clock.
-    count_fruit(name);
-    if (fruitless_ >= kMostFruitless || has_more_time(ends_us)) return std::nullopt;
-    return requeue("its time was up");
+    count_fruit(tried->name);
+    if (fruitless_ >= kMostFruitless || has_more_time(tried->ends_us)) return std::nullopt;
+    return requeue("its time was up", "");
   }
 
   /// Whether ranks ended without a word of theirs or of this supervisor's.
@@ -286,16 +388,42 @@ class Supervisor {
     return now_us && *now_us > *ends_us + kMoreTime.count();
   }
 
-  SupervisorEnd requeue(const std::string& reason) {
+  SupervisorEnd requeue(const std::string& reason, const std::string& off_node) {
+    if (++idle_requeues_ > kMostIdleRequeues) {
+      return give_up("Slurm has started it " + std::to_string(kMostIdleRequeues) +
+                     " times in a row without an attempt coming of it: " + reason);
+    }
+    record_requeue(reason, off_node);
+    what_.requeue();
+    tell_slurm(off_node);
+    const Clock::time_point give_up = Clock::now() + kRequeuePatience;
+    while (Clock::now() < give_up && signals_.terminate.take() == 0) wait(-1, std::chrono::seconds(1));
+    return SupervisorEnd::requeued;
+  }
+
+  /// Where Slurm itself has put the job back into the queue.
+  void keep_off(const std::string& reason, const std::string& node) {
+    record_requeue(reason, node);
+    tell_slurm(node);
+  }
+
+  void record_requeue(const std::string& reason, const std::string& off_node) {
     writer_.append({{"event", "job_requeued"},
                     {"job", what_.job},
                     {"slurm_job", what_.slurm_job},
                     {"reason", reason},
-                    {"off_nodes", ""}});
-    what_.requeue();
-    const Clock::time_point give_up = Clock::now() + kRequeuePatience;
-    while (Clock::now() < give_up && signals_.terminate.take() == 0) wait(-1, std::chrono::seconds(1));
-    return SupervisorEnd::requeued;
+                    {"off_nodes", off_node},
+                    {"attempt", number_}});
+  }
+
+  void tell_slurm(const std::string& off_node) {
+    if (off_node.empty()) return;
+    off_nodes_.insert(off_node);
+    try {
+      what_.keep_off(off_nodes_);
+    } catch (const core::Error& error) {
+      observer_.warning("Slurm may start job " + what_.job + " on node " + off_node + " again: " + error.what());
+    }
   }
 
   /// Looks after the attempt to its end.
@@ -385,7 +513,9 @@ class Supervisor {
   int failures_ = 0;   ///< failed attempts of this session
   int fruitless_ = 0;  ///< the latest ones in a row that left nothing, though they did not fail
   std::string last_reason_;
-  std::set<std::string> heard_;  ///< cancel files that were read
+  std::set<std::string> heard_;      ///< cancel files that were read
+  std::set<std::string> off_nodes_;  ///< that the job keeps off
+  int idle_requeues_ = 0;            ///< in a row without an attempt
   bool superseded_ = false, stopped_ = false, terminated_ = false;
 };
 

@@ -42,6 +42,7 @@ stages::Estimate estimate(const nlohmann::json& config, const stages::Resources&
                           const std::vector<stages::InputFile>&) {
   stages::Estimate result;
   result.memory_bytes_per_rank["workspace"] = workspace_bytes(config, resources);
+  result.disk_bytes_per_rank = config.at("scratch_size");
   result.steps = 6;
   result.step_unit = "measurement";
   return result;
@@ -52,8 +53,8 @@ stages::Estimate estimate(const nlohmann::json& config, const stages::Resources&
 const stages::StageDescriptor& descriptor() {
   static const stages::StageDescriptor descriptor = {
       .kind = "check",
-      .version = 1,
-      .summary = "Tests MPI between all ranks and measures the machine.",
+      .version = 2,
+      .summary = "Tests MPI between all ranks and what their nodes have, and measures the machine.",
       .reusable = false,
       .devices = {"cpu"},
       .outputs = {{"machine", "artifacts/machine.json",

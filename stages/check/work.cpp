@@ -15,9 +15,11 @@
 #include "stages/check/exchange.h"
 #include "stages/check/machine.h"
 #include "stages/check/memory.h"
+#include "stages/check/node.h"
 #include "stages/shared/io/clock.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/io/host.h"
 #include "stages/shared/machine/gemm.h"
 
 namespace braise::check {
@@ -51,6 +53,7 @@ class Check {
   stages::Ending run(stages::Outputs& outputs);
 
  private:
+  void verify_node();
   bool measure_network();
   bool measure_memory();
   bool measure_gemm();
@@ -110,6 +113,26 @@ void Check::finish_measurement(const std::string& name, const nlohmann::json& va
     context_.log(name + ": " + value.dump());
     context_.metric({{"step", finished_}, {"steps", kMeasurements}, {"values", {{name, value}}}});
   }
+}
+
+/// Looks at what a node must have before anything is measured on it. Every rank for itself; collective.
+void Check::verify_node() {
+  context_.operation("wait for the other ranks' nodes");
+  const std::string node = io::node_name();
+  const std::vector<std::string> nodes = comm_.all_gather(node);
+  const auto workers = static_cast<int>(std::count(nodes.begin(), nodes.end(), node));
+  const auto all = [&](const char* key) {
+    return config_.at(key).get<std::uint64_t>() * static_cast<unsigned>(workers);
+  };
+  context_.operation("look at the memory and the scratch folder");
+  if (const std::uint64_t needed = all("free_memory"); needed > 0) verify_memory(needed, workers);
+  const std::uint64_t written = config_.at("scratch_size");
+  if (const std::uint64_t needed = all("free_disk") + all("scratch_size"); needed > 0) {
+    verify_room(context_.scratch_dir(), needed, workers);
+  }
+  if (written > 0) verify_disk(context_.scratch_dir(), written, comm_.rank());
+  context_.log("node " + node + ": " + std::to_string(written) + " bytes went to " + context_.scratch_dir().string() +
+               " and back");
 }
 
 bool Check::measure_network() {
@@ -208,6 +231,7 @@ void Check::write_machine(stages::Outputs& outputs) {
 }
 
 stages::Ending Check::run(stages::Outputs& outputs) {
+  verify_node();
   if (!measure_network() || !measure_memory() || !measure_gemm()) {
     context_.log("stopping as asked");
     return stages::Ending::stopped;

@@ -2,11 +2,14 @@
 #include "stages/worker/attempt.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
+#include <cstdlib>
 #include <optional>
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "stages/shared/io/host.h"
 
 namespace braise::worker {
 namespace fs = std::filesystem;
@@ -57,6 +60,36 @@ Attempt attempt_at(const fs::path& job_file, const fs::path& attempt_dir, const 
   attempt.journal = attempt.run_dir / "journal" / (unique + ".jsonl");
   attempt.earlier = attempts_before(attempt.number, attempt.dir.parent_path());
   return attempt;
+}
+
+void use_node_scratch(Attempt& attempt, const std::string& folder, const std::string& job) {
+  const auto in_name = [](char c) { return c == '_' || (std::isalnum(static_cast<unsigned char>(c)) != 0); };
+  std::string path;
+  for (std::size_t i = 0; i < folder.size();) {
+    if (folder[i] != '$') {
+      path += folder[i++];
+      continue;
+    }
+    const bool braced = i + 1 < folder.size() && folder[i + 1] == '{';
+    const std::size_t begin = i + (braced ? 2 : 1);
+    std::size_t end = begin;
+    while (end < folder.size() && in_name(folder[end])) ++end;
+    const std::string name = folder.substr(begin, end - begin);
+    const char* const value = std::getenv(name.c_str());
+    if (value == nullptr || (braced && (end == folder.size() || folder[end] != '}'))) {
+      throw core::Error("the scratch folder `" + folder + "` of the site file: there is no variable `" + name +
+                        "` on node " + io::node_name());
+    }
+    path += value;
+    i = end + (braced ? 1 : 0);
+  }
+  attempt.scratch_dir =
+      fs::path(path) / (attempt.run_dir.filename().string() + "-" + job + "-" + attempt.dir.filename().string());
+  if (!attempt.scratch_dir.is_absolute()) {
+    throw core::Error("the scratch folder `" + folder + "` of the site file is no absolute path on node " +
+                      io::node_name() + ": " + path);
+  }
+  attempt.node_scratch = true;
 }
 
 void put_in_places(nlohmann::json& config, const Attempt& attempt) {

@@ -41,7 +41,7 @@ void check_job(const braise::stages::JobSpec& job, const std::string& path) {
 int main(int argc, char** argv) {
   using namespace braise;
   if (argc > 1 && std::string_view(argv[1]) == "tool") return tools::main(argc - 1, argv + 1);
-  std::string job_file, attempt_dir, ends_at;
+  std::string job_file, attempt_dir, ends_at, scratch;
   try {
     worker::die_with_parent();
     worker::catch_requests();
@@ -52,6 +52,7 @@ int main(int argc, char** argv) {
     app.add_option("--attempt", attempt_dir, "<run>/jobs/<job>/attempts/<number>-<token>, an existing folder")
         ->required();
     app.add_option("--ends-at", ends_at, std::string("When the attempt's time is over, in UTC: ") + kTimeForm);
+    app.add_option("--scratch", scratch, "Folder on each node for scratch; $NAME is a variable of its environment");
     app.set_version_flag("--version", worker::versions().dump());
     try {
       app.parse(argc, argv);
@@ -66,6 +67,7 @@ int main(int argc, char** argv) {
       attempt.ends_us = io::parse_utc(ends_at);
       if (*attempt.ends_us < 0) throw core::Error("--ends-at: '" + ends_at + "' is no time of the form " + kTimeForm);
     }
+    if (!scratch.empty()) worker::use_node_scratch(attempt, scratch, job.job);
     return worker::run_rank(job, attempt);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "braise-worker: %s\n", error.what());

@@ -5,6 +5,7 @@
 #include <omp.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -20,6 +21,7 @@
 #include "stages/registry.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
+#include "stages/shared/io/host.h"
 #include "stages/shared/io/processor.h"
 #include "stages/worker/agreement.h"
 #include "stages/worker/context.h"
@@ -50,12 +52,6 @@ const char* name_of_level(int level) {
   }
 }
 
-std::string host_name() {
-  char name[256] = {};
-  if (::gethostname(name, sizeof name - 1) != 0) core::fail_errno("cannot tell the host's name");
-  return name;
-}
-
 /// One rank between MPI_Init and MPI_Finalize. Its parts are members so that a failure can be told wherever it happens.
 class Session {
  public:
@@ -78,6 +74,7 @@ class Session {
   std::optional<HeartbeatThread> heartbeat_;
   std::optional<JobJournal> journal_;  ///< on rank 0
   stages::Outputs outputs_;
+  bool first_on_node_ = false;
 };
 
 void Session::run(int provided_level) {
@@ -93,6 +90,8 @@ void Session::run(int provided_level) {
   heartbeat_->operation("wait for the other ranks to start");
   const std::vector<RankFacts> ranks =
       agree(*comm_, job_, {host_, ::getpid(), io::sha256(stages::job_text(job_)), io::sha256(build_identity())});
+
+  first_on_node_ = std::ranges::find(ranks, host_, &RankFacts::host) - ranks.begin() == rank_;
 
   // OpenMP's threads are oneDNN's too. As many as the job says, not as many as OpenMP finds fit.
   omp_set_dynamic(0);
@@ -155,6 +154,8 @@ void Session::finish(stages::Ending ending) {
     } else {
       journal_->append("stage_stopped", nlohmann::json::object());
     }
+  }
+  if (attempt_.node_scratch ? first_on_node_ : rank_ == 0) {
     std::error_code left;
     std::filesystem::remove_all(attempt_.scratch_dir, left);
     if (left) log_->error("cannot remove " + attempt_.scratch_dir.string() + ": " + left.message());
@@ -191,7 +192,7 @@ void Session::fail() {
 }  // namespace
 
 int run_rank(const stages::JobSpec& job, const Attempt& attempt) {
-  const std::string host = host_name();
+  const std::string host = io::node_name();
   int provided = MPI_THREAD_SINGLE;
   int rank = 0;
   // MPI ends the process by itself, with a message, where it cannot start.

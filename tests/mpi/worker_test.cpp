@@ -399,7 +399,14 @@ TEST_CASE("ranks that have another job or another build are refused before they 
 
 TEST_CASE("two ranks measure the machine, as the schema says") {
   HandMadeRun run("check", 2,
-                  {{"duration", 0.1}, {"message_size", 65536}, {"memory_size", 1 << 24}, {"gemm_size", 128}}, {});
+                  {{"duration", 0.1},
+                   {"message_size", 65536},
+                   {"memory_size", 1 << 24},
+                   {"gemm_size", 128},
+                   {"scratch_size", 65536},
+                   {"free_memory", 1 << 20},
+                   {"free_disk", 1 << 20}},
+                  {});
   const fs::path attempt = run.new_attempt();
   const Finished finished = run.run(attempt);
   INFO(finished.err);

@@ -205,6 +205,15 @@ void Client::requeue(const std::string& id) const {
   ask("scontrol", {"requeue", id});
 }
 
+void Client::exclude(const std::string& id, const std::string& nodes) const {
+  ask("scontrol", {"update", "JobId=" + id, "ExcNodeList=" + nodes});
+}
+
+std::vector<std::string> Client::node_names(const std::string& list) const {
+  if (list.empty()) return {};
+  return split(ask("scontrol", {"show", "hostnames", list}), '\n');
+}
+
 std::optional<std::int64_t> Client::ends_us(const std::string& id) const {
   // Seconds since 1970, rather than local time without its zone.
   const std::string answer =

@@ -55,6 +55,12 @@ class Client {
   /// Puts a running job back into the queue.
   void requeue(const std::string& id) const;
 
+  /// Keeps a job that waits off these nodes, and no others. One that has been requeued counts as waiting at once.
+  void exclude(const std::string& id, const std::string& nodes) const;
+
+  /// The nodes of a list as Slurm writes it: "n[1-2]" as "n1", "n2".
+  std::vector<std::string> node_names(const std::string& list) const;
+
   /// When a running job will be ended, as microseconds since 1970; nothing where it has no limit.
   std::optional<std::int64_t> ends_us(const std::string& id) const;
 

@@ -48,8 +48,13 @@ TEST_CASE("a stage holds its kind's own keys, typed, with defaults") {
   CHECK(b.after == std::vector<std::string>{"a"});
   CHECK(b.mark.line == 6);
   CHECK(b.mark.column == 3);
-  CHECK(b.config ==
-        json{{"duration", 2.0}, {"message_size", 1 << 20}, {"memory_size", 128 << 20}, {"gemm_size", 1024}});
+  CHECK(b.config == json{{"duration", 2.0},
+                         {"message_size", 1 << 20},
+                         {"memory_size", 128 << 20},
+                         {"gemm_size", 1024},
+                         {"scratch_size", 1 << 20},
+                         {"free_memory", 0},
+                         {"free_disk", 0}});
   CHECK(b.config["duration"].is_number_float());
   CHECK(b.resources.threads == 4);
   CHECK(b.resources.time_limit_s == 60);

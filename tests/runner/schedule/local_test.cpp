@@ -30,7 +30,8 @@ plan::Plan checks(const std::vector<std::string>& names, double duration, int ra
     plan::Job& job = one.jobs.front();
     const stages::StageDescriptor* kind = stages::find_kind("check");
     job.spec.kind_version = kind->version;
-    job.spec.config = {{"duration", duration}, {"message_size", 4096}, {"memory_size", 1 << 20}, {"gemm_size", 64}};
+    job.spec.config = {{"duration", duration}, {"message_size", 4096}, {"memory_size", 1 << 20}, {"gemm_size", 64},
+                       {"scratch_size", 4096}, {"free_memory", 0},     {"free_disk", 0}};
     job.outputs.clear();
     for (const stages::OutputDeclaration& output : kind->outputs) job.outputs[output.name] = output.path;
     plan.jobs.push_back(job);

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include "kernels/core/error.h"
 #include "runner/journal/event.h"
 #include "stages/shared/io/clock.h"
 #include "tests/runner/schedule/trial.h"
@@ -24,6 +25,10 @@ struct Supervised {
   std::vector<std::optional<std::int64_t>> ends;  ///< what Slurm says of the end, one after another; the last stays
   std::size_t asked = 0;
   int requeued = 0;
+  int restart = 0;
+  bool preflight = false, exclude_failed = false;
+  std::set<std::string> kept_off;
+  bool refuses_to_keep_off = false;
 
   Supervised() {
     journal::Writer writer(run.journal_dir(), "runner-1");
@@ -45,7 +50,16 @@ struct Supervised {
     what.session = 1;
     what.job = job.name;
     what.slurm_job = "7";
-    what.nodes = "n1";
+    what.nodes = "n[1-2]";
+    what.node_names = {"n1", "n2"};
+    what.restart = restart;
+    what.preflight = preflight;
+    what.exclude_failed = exclude_failed;
+    what.names_of = [&](const std::string&) { return what.node_names; };
+    what.keep_off = [&](const std::set<std::string>& nodes) {
+      if (refuses_to_keep_off) throw core::Error("not permitted");
+      kept_off = nodes;
+    };
     what.requeue = [&] {
       ++requeued;
       signals.terminate.ask();
@@ -105,6 +119,114 @@ TEST_CASE("a job that stops before its time is up is queued again, unless Slurm 
     CHECK(on.requeued == 0);
     CHECK(on.trial.launcher.attempts("a") == 2);
     CHECK(on.told_us() == end_us + kHour);
+  }
+}
+
+/// What an attempt leaves that failed on a node.
+Part failing_on(const std::string& host) {
+  Part part;
+  part.end = Part::End::fails;
+  part.host = host;
+  return part;
+}
+
+TEST_CASE("nodes are checked before the job, as often as Slurm starts it") {
+  Supervised on;
+  on.preflight = true;
+  CHECK(on.supervise({.name = "a", .ranks = 2}) == SupervisorEnd::completed);
+  CHECK(on.trial.launcher.started == std::vector<std::string>{"a.preflight", "a"});
+  const stages::JobSpec check = stages::read_job(on.run.job_file("a.preflight"));
+  CHECK(check.kind == "check");
+  CHECK(check.resources.ranks() == 2);
+  CHECK(check.config.at("free_memory") == check.resources.host_memory_bytes);
+  CHECK(journal::replay(on.run).warnings.empty());
+}
+
+TEST_CASE("a node that fails its check is named and kept off, and the job is queued again") {
+  Supervised on;
+  on.preflight = true;
+  on.trial.launcher.script = [](const std::string& job, int) {
+    return job == "a.preflight" ? failing_on("n2") : Part();
+  };
+  SECTION("its rank tells") {}
+  SECTION("Slurm does not keep it off") {
+    on.refuses_to_keep_off = true;
+  }
+  CHECK(on.supervise({.name = "a"}) == SupervisorEnd::requeued);
+  CHECK(on.requeued == 1);
+  CHECK(on.trial.launcher.attempts("a") == 0);
+  CHECK(on.kept_off == (on.refuses_to_keep_off ? std::set<std::string>() : std::set<std::string>{"n2"}));
+  CHECK(on.trial.recorder.warnings.size() == (on.refuses_to_keep_off ? 1 : 0));
+  const journal::RunState state = journal::replay(on.run);
+  CHECK(state.find("a")->off_nodes == std::set<std::string>{"n2"});
+  CHECK(state.state_of("a") == journal::JobState::waiting);
+  CHECK_THAT(state.find("a")->reason, Catch::StartsWith("node n2 failed its check: rank 1 on host n2: "));
+  // Were it to go on so, the job is given up some day.
+  SupervisorEnd end = SupervisorEnd::requeued;
+  int starts = 1;
+  for (; end == SupervisorEnd::requeued && starts < 100; ++starts) end = on.supervise({.name = "a"});
+  CHECK(end == SupervisorEnd::failed);
+  CHECK(starts == 11);
+  CHECK_THAT(journal::replay(on.run).find("a")->reason, Catch::Contains("10 times in a row"));
+}
+
+TEST_CASE("a check that fails on no known node is a failed attempt") {
+  Supervised on;
+  on.preflight = true;
+  on.trial.launcher.script = [](const std::string& job, int attempt) {
+    return job == "a.preflight" && attempt == 1 ? failing_on("elsewhere") : Part();
+  };
+  SECTION("with a retry it is made again") {
+    CHECK(on.supervise({.name = "a", .retries = 1}) == SupervisorEnd::completed);
+    CHECK(on.trial.launcher.started == std::vector<std::string>{"a.preflight", "a.preflight", "a"});
+  }
+  SECTION("without, the job has failed") {
+    CHECK(on.supervise({.name = "a"}) == SupervisorEnd::failed);
+    CHECK_THAT(journal::replay(on.run).find("a")->reason, Catch::StartsWith("the check of its nodes failed: "));
+  }
+  CHECK(on.requeued == 0);
+}
+
+TEST_CASE("a job keeps off the node on which its supervisor vanished, where the site asks for that") {
+  Supervised on;
+  on.exclude_failed = true;
+  on.restart = 1;
+  {
+    journal::Writer lost(on.run.journal_dir(), "slurm-7-0-000000");
+    lost.append({{"event", "supervisor_started"},
+                 {"session", 1},
+                 {"job", "a"},
+                 {"slurm_job", "7"},
+                 {"restart", 0},
+                 {"host", "n1"},
+                 {"pid", 1},
+                 {"nodes", "n[1-2]"}});
+    lost.append({{"event", "attempt_started"},
+                 {"job", "a"},
+                 {"attempt", 1},
+                 {"token", "00000a"},
+                 {"fingerprint", std::string(64, '0')},
+                 {"ranks", 1},
+                 {"threads", 1},
+                 {"cores", nlohmann::json::array()}});
+  }
+  SECTION("asked for") {
+    CHECK(on.supervise({.name = "a"}) == SupervisorEnd::requeued);
+    CHECK(on.kept_off == std::set<std::string>{"n1"});
+    // On it again all the same, it works there rather than wait for ever.
+    on.restart = 2;
+    CHECK(on.supervise({.name = "a"}) == SupervisorEnd::completed);
+    const journal::RunState state = journal::replay(on.run);
+    CHECK(state.state_of("a") == journal::JobState::completed);
+    CHECK(state.find("a")->attempts.back().name.number == 3);
+  }
+  SECTION("not asked for") {
+    on.exclude_failed = false;
+    CHECK(on.supervise({.name = "a"}) == SupervisorEnd::completed);
+  }
+  SECTION("Slurm has not started it anew: another supervisor may be alive") {
+    on.restart = 0;
+    CHECK(on.supervise({.name = "a"}) == SupervisorEnd::completed);
   }
 }
 

@@ -116,7 +116,7 @@ class Played : public launch::Launched {
         complete(true, 0);
         break;
       default:
-        say("stage_failed", {{"rank", 1}, {"host", "here"}, {"place", "x.cpp:3"}, {"message", "disk full"}});
+        say("stage_failed", {{"rank", 1}, {"host", part_.host}, {"place", "x.cpp:3"}, {"message", "disk full"}});
     }
     ending.exit_code = 1;
     ending.explanation = "it ended with exit status 1";

@@ -32,6 +32,7 @@ struct Part {
   std::chrono::milliseconds after{0};        ///< how long it runs
   std::chrono::milliseconds stops_after{0};  ///< how long it takes to stop as asked
   bool heeds_stop = true;
+  std::string host = "here";     ///< of the rank that fails
   bool stops_by_itself = false;  ///< as if someone else had sent it the signal
 };
 
@@ -44,7 +45,7 @@ class TestLauncher : public launch::Launcher {
 
   std::unique_ptr<launch::Launched> start(const launch::Order& order) override;
 
-  std::vector<std::string> started;  ///< jobs, in order, once for each attempt
+  std::vector<std::string> started;       ///< jobs, in order, once for each attempt
   std::vector<std::string> last_command;  ///< of each rank, as last launched
   std::set<std::string> running;
   std::set<std::string> asked_to_stop, killed;

@@ -54,8 +54,9 @@ bool is_a_machine(const nlohmann::json& json) {
   return test::schema_faults(json, "machine.schema.json").empty();
 }
 
-const nlohmann::json kConfig = {
-    {"duration", 0.05}, {"message_size", 4096}, {"memory_size", 1 << 20}, {"gemm_size", 64}};
+const nlohmann::json kConfig = {{"duration", 0.05}, {"message_size", 4096}, {"memory_size", 1 << 20},
+                                {"gemm_size", 64},  {"scratch_size", 4096}, {"free_memory", 0},
+                                {"free_disk", 0}};
 
 TEST_CASE("one rank measures its machine, as the schema says") {
   const test::TemporaryFolder folder;
@@ -72,6 +73,34 @@ TEST_CASE("one rank measures its machine, as the schema says") {
         !machine::Gemm::supports(machine::Gemm::Precision::bf16));
   CHECK(outputs.at("machine").files.at(0).path == "artifacts/machine.json");
   CHECK(context.metrics_.back().at("step") == context.metrics_.back().at("steps"));
+}
+
+TEST_CASE("a node without the memory, the room or the scratch folder is refused by name") {
+  const test::TemporaryFolder folder;
+  test::FakeContext context(folder.path());
+  context.job_.config = kConfig;
+  stages::Outputs outputs;
+  SECTION("memory") {
+    context.job_.config["free_memory"] = std::uint64_t{1} << 60;
+    CHECK_THROWS_WITH(run(context, outputs),
+                      Contains("bytes of main memory available, where its 1 workers need 11529"));
+  }
+  SECTION("room") {
+    context.job_.config["free_disk"] = std::uint64_t{1} << 60;
+    CHECK_THROWS_WITH(run(context, outputs), Contains("bytes free in " + context.scratch_dir().string()));
+  }
+  SECTION("a folder that is not there") {
+    context.scratch_dir_ = folder.path() / "absent";
+    CHECK_THROWS_WITH(run(context, outputs), Contains("cannot look at the disk of " + context.scratch_dir_.string()));
+  }
+  SECTION("a disk that is full") {
+    const test::SmallDisk disk("1m");
+    if (!disk.mounted()) return;
+    context.scratch_dir_ = disk.path();
+    context.job_.config["scratch_size"] = 2 << 20;
+    CHECK_THROWS_WITH(run(context, outputs), Contains("bytes free in "));
+  }
+  CHECK(outputs.empty());
 }
 
 TEST_CASE("a measurement is stopped when asked for") {

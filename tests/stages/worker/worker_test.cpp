@@ -284,6 +284,29 @@ TEST_CASE("ranks that differ in number, job or program are named") {
   CHECK_THROWS_WITH(agree(comm, job, mine), Contains("rank 1 (host n2) runs another build"));
 }
 
+TEST_CASE("a node's scratch folder is found by the variables of its environment") {
+  Attempt attempt;
+  attempt.run_dir = "/runs/r";
+  attempt.dir = "/runs/r/jobs/a/attempts/2-abcdef";
+  attempt.scratch_dir = "/runs/r/scratch/a-2-abcdef";
+  ::setenv("BRAISE_TEST_ONE", "/local", 1);
+  ::setenv("BRAISE_TEST_TWO", "12", 1);
+  const auto used = [&](const std::string& folder) {
+    Attempt mine = attempt;
+    use_node_scratch(mine, folder, "a");
+    CHECK(mine.node_scratch);
+    return mine.scratch_dir.string();
+  };
+  CHECK(used("/tmp") == "/tmp/r-a-2-abcdef");
+  CHECK(used("$BRAISE_TEST_ONE/x") == "/local/x/r-a-2-abcdef");
+  CHECK(used("${BRAISE_TEST_ONE}/job$BRAISE_TEST_TWO") == "/local/job12/r-a-2-abcdef");
+  CHECK_THROWS_WITH(used("/tmp/$BRAISE_TEST_NONE"),
+                    Catch::Contains("there is no variable `BRAISE_TEST_NONE` on node "));
+  CHECK_THROWS_WITH(used("${BRAISE_TEST_ONE"), Catch::Contains("no variable"));
+  CHECK_THROWS_WITH(used("/tmp/$"), Catch::Contains("no variable"));
+  CHECK_THROWS_WITH(used("$BRAISE_TEST_TWO/x"), Catch::Contains("is no absolute path"));
+}
+
 TEST_CASE("time is up as soon as what is needed, and a little to end in, no longer fits") {
   constexpr std::int64_t kSecond = 1'000'000, kBegan = 1'700'000'000 * kSecond;
   const auto up = [&](double whole_s, double passed_s, double needed_s) {
