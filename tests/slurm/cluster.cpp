@@ -146,6 +146,10 @@ Cluster::~Cluster() {
   end_all();
 }
 
+void Cluster::add_to_site(const std::string& yaml) const {
+  io::write_file_durably(site_, io::read_file(site_) + yaml);
+}
+
 /// Ends whatever names the cluster's folder, jobs before daemons or not: all of it is of no more use.
 void Cluster::end_all() const {
   for (const Clock::time_point give_up = Clock::now() + 20s; Clock::now() < give_up;) {

@@ -29,6 +29,8 @@ class Cluster {
   const std::filesystem::path& folder() const { return folder_.path(); }
   /// The site file that goes with it.
   const std::filesystem::path& site() const { return site_; }
+  /// Adds lines to it.
+  void add_to_site(const std::string& yaml) const;
 
   /// Runs a command as a user of the cluster. Names on the left of PATH come from `first_on_path`, if given.
   Finished run(std::vector<std::string> words, const std::filesystem::path& first_on_path = {}) const;

@@ -116,10 +116,10 @@ struct OnCluster {
     return {};
   }
 
-  std::string node_of_pretrain() const {
+  std::string node_of(const std::string& job) const {
     const json all = status();
     for (const json& entry : all.at("jobs")) {
-      if (entry.at("job") == "pretrain") return entry.at("slurm").at("nodes");
+      if (entry.at("job") == job) return entry.at("slurm").at("nodes");
     }
     return "";
   }
@@ -319,7 +319,7 @@ TEST_CASE("a training whose node is lost goes on elsewhere") {
   OnCluster on(training(steps));
   REQUIRE(on.submit().status == 0);
   on.attempt_at_step(15);
-  const std::string node = on.node_of_pretrain();
+  const std::string node = on.node_of("pretrain");
   int least = 2;
   SECTION("taken out by the administrator") {
     REQUIRE(on.cluster.run({"scontrol", "update", "NodeName=" + node, "State=DOWN", "Reason=test"}).status == 0);
@@ -363,6 +363,133 @@ TEST_CASE("a controller that is killed changes nothing") {
     REQUIRE(submitted.status == 0);
   }
   check_same(on, steps);
+}
+
+TEST_CASE("a training stops by itself before Slurm ends its job, and goes on in the next to the same bits") {
+  NEEDS_SLURM();
+  const int steps = 400;
+  OnCluster on(training(steps) + "slurm: {grace: 1s}\n");
+  // Slurm counts minutes; an administrator may be more exact.
+  on.cluster.add_to_site(
+      "setup: ['[[ ${SLURM_RESTART_COUNT:-0} -gt 0 ]] || scontrol update JobId=$SLURM_JOB_ID EndTime=now+10']\n");
+  REQUIRE(on.submit().status == 0);
+  const fs::path first = on.attempt_at_step(15);
+  check_same(on, steps);
+  CHECK(on.attempts() == 2);
+  CHECK_THAT(io::read_file(first / "log.0.txt"),
+             Catch::Contains("the time of this attempt ends at ") && Catch::Contains("stopping as asked, after step "));
+}
+
+TEST_CASE("a node that fails its check is kept off, and the job goes on elsewhere") {
+  NEEDS_SLURM();
+  OnCluster on(R"(recipe: 1
+name: careful
+resources: {host_memory: 64MiB, nodes: 2}
+stages:
+  letters: {kind: tokenize, input: letters.txt}
+)");
+  // Scratch is a folder of each node, which cannot be made on n1.
+  const fs::path local = on.cluster.folder() / "local";
+  fs::create_directory(local);
+  io::write_file_durably(local / "n1", "in the way");
+  on.cluster.add_to_site("preflight: true\nscratch: \"" + local.string() + "/$SLURMD_NODENAME\"\n");
+  REQUIRE(on.submit().status == 0);
+  const test::Finished ended = on.wait();
+  INFO(on.story());
+  CHECK(ended.status == 0);
+  std::string events;
+  for (const auto& entry : fs::directory_iterator(on.run / "journal")) events += io::read_file(entry.path());
+  CHECK_THAT(events, Catch::Contains("\"off_nodes\":\"n1\"") && Catch::Contains("rank 0 on host n1: "));
+  CHECK_THAT(on.node_of("letters"), !Catch::Contains("n1") && !Catch::Contains("[1"));
+  // What was needed while it ran is gone; on n2 the first check was killed.
+  CHECK(fs::is_empty(local / "n3"));
+  CHECK(on.status().at("warnings").empty());
+}
+
+TEST_CASE("a job that Slurm has started twice is done by the latest start, and the other touches nothing of it") {
+  NEEDS_SLURM();
+  const int steps = 200;
+  OnCluster on(training(steps));
+  REQUIRE(on.submit().status == 0);
+  on.attempt_at_step(15);
+  // The same script once more, in the same Slurm job: with the environment of the one that runs.
+  std::string pid;
+  for (const auto& entry : fs::directory_iterator(on.run / "journal")) {
+    if (!entry.path().filename().string().starts_with("slurm-")) continue;
+    std::istringstream lines(io::read_file(entry.path()));
+    for (std::string line; std::getline(lines, line);) {
+      const json event = json::parse(line);
+      if (event.at("event") == "supervisor_started" && event.at("job") == "pretrain") pid = event.at("pid").dump();
+    }
+  }
+  std::vector<std::string> words = {"env", "-i"};
+  std::istringstream variables(io::read_file("/proc/" + pid + "/environ"));
+  for (std::string entry; std::getline(variables, entry, '\0');) words.push_back(entry);
+  words.insert(words.end(), {test::program("braise"), "supervise", on.run, "1", "pretrain"});
+  const test::Finished second = on.cluster.run(words);
+  INFO(second.out << second.err);
+  CHECK(second.status == 0);
+  check_same(on, steps);
+  CHECK(on.attempts() == 2);
+  const json status = on.status();
+  CHECK(status.at("jobs").at(1).at("attempts").at(0).at("state") == "lost");
+  CHECK(status.at("jobs").at(1).at("attempts").at(1).at("state") == "completed");
+  // What counts is the second's.
+  CHECK_THAT(status.at("jobs").at(1).at("attempt_dir").get<std::string>(),
+             Catch::StartsWith("jobs/pretrain/attempts/2-"));
+}
+
+TEST_CASE("ranks are started by mpirun where the site says so, and its last lines are run after each job") {
+  NEEDS_SLURM();
+  OnCluster on(R"(recipe: 1
+name: others
+resources: {host_memory: 64MiB}
+stages:
+  letters: {kind: tokenize, input: letters.txt}
+  wide: {kind: check, duration: 10ms, memory_size: 1MiB, gemm_size: 32, resources: {nodes: 2, workers_per_node: 2}, after: [letters]}
+)");
+  const fs::path gone = on.cluster.folder() / "gone";
+  on.cluster.add_to_site("mpi: {launcher: mpirun}\nteardown: ['echo $SLURM_JOB_ID >>" + gone.string() + "']\n");
+  REQUIRE(on.submit().status == 0);
+  const test::Finished ended = on.wait();
+  INFO(on.story());
+  REQUIRE(ended.status == 0);
+  const json status = on.status();
+  CHECK(status.at("state") == "completed");
+  std::string ids;
+  for (const json& job : status.at("jobs")) ids += job.at("slurm_job").get<std::string>() + "\n";
+  // A job is completed by its journal a little before its Slurm job has ended.
+  for (const Clock::time_point give_up = Clock::now() + 30s; Clock::now() < give_up;) {
+    if (fs::exists(gone) && io::read_file(gone) == ids) break;
+    std::this_thread::sleep_for(50ms);
+  }
+  CHECK(io::read_file(gone) == ids);
+}
+
+TEST_CASE("a sweep grows on Slurm without its old points being done again") {
+  NEEDS_SLURM();
+  const auto text = [](const std::string& sizes) {
+    return R"(recipe: 1
+name: grows
+resources: {host_memory: 64MiB}
+stages:
+  letters: {kind: tokenize, input: letters.txt}
+sweep: {stages.letters.shard_size: )" +
+           sizes + "}\n";
+  };
+  OnCluster on(text("[4KiB, 8KiB]"));
+  CHECK_THAT(on.submit().err, Catch::Contains("an array of 2"));
+  REQUIRE(on.wait().status == 0);
+  io::write_file_durably(on.recipe, text("[4KiB, 8KiB, 16KiB]"));
+  const test::Finished submitted = on.submit();
+  CHECK_THAT(submitted.err, Catch::Contains("letters: Slurm job") && !Catch::Contains("array"));
+  const test::Finished ended = on.wait();
+  INFO(on.story());
+  CHECK(ended.status == 0);
+  std::map<std::string, int> states;
+  const json status = on.status();
+  for (const json& job : status.at("jobs")) ++states[job.at("state")];
+  CHECK(states == std::map<std::string, int>{{"completed", 1}, {"reused", 2}});
 }
 
 TEST_CASE("answers of sbatch that get lost make no job twice") {

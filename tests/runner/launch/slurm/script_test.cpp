@@ -145,6 +145,63 @@ TEST_CASE("a program's path is quoted too") {
   CHECK_FALSE(fs::exists(folder.path() / "PWNED"));
 }
 
+TEST_CASE("the whole script of an array on GPUs is this, and bash can read it") {
+  recipe::Site site = recipe::default_site();
+  site.cpu.account = "physics";
+  site.cuda = {"physics-gpu", "gpu", "normal", "course", "h100", "g[1-2]"};
+  site.mail_user = "me@example.org";
+  site.mail_events = "END,FAIL";
+  site.setup = {"module load openmpi/4.1 cuda", "export UCX_TLS=rc,sm,self"};
+  Group many = group(12);
+  many.resources.device = "cuda";
+  many.slurm = {4 * 3600, 300, false, 4};
+  const std::string text =
+      script_text(many, site, {"/opt/braise/bin/braise", "/runs/small", "small", "braise:small:1:pretrain", 1});
+  CHECK(text == R"(#!/bin/bash
+#SBATCH --job-name=small.pretrain
+#SBATCH --comment=braise:small:1:pretrain
+#SBATCH --output=slurm/1/%x_%A_%a.txt
+#SBATCH --open-mode=append
+#SBATCH --array=0-11%4
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --cpus-per-task=3
+#SBATCH --mem=4096M
+#SBATCH --gres=gpu:4
+#SBATCH --time=0-04:00:00
+#SBATCH --signal=B:USR1@300
+#SBATCH --requeue
+#SBATCH --account=physics-gpu
+#SBATCH --partition=gpu
+#SBATCH --qos=normal
+#SBATCH --reservation=course
+#SBATCH --constraint=h100
+#SBATCH --exclude=g[1-2]
+#SBATCH --mail-type=END,FAIL
+#SBATCH --mail-user=me@example.org
+
+# Stage jobs of /runs/small:
+#   0: pretrain.1
+#   1: pretrain.2
+#   2: pretrain.3
+#   3: pretrain.4
+#   4: pretrain.5
+#   5: pretrain.6
+#   6: pretrain.7
+#   7: pretrain.8
+#   8: pretrain.9
+#   9: pretrain.10
+#   and 2 more
+module load openmpi/4.1 cuda
+export UCX_TLS=rc,sm,self
+exec '/opt/braise/bin/braise' supervise '/runs/small' 1 'pretrain'
+)");
+  const test::TemporaryFolder folder;
+  const test::Finished read = test::run_program({"bash", "-n", folder.write("script.sh", text)});
+  CHECK(read.status == 0);
+  CHECK(read.err.empty());
+}
+
 TEST_CASE("where Slurm would misread a folder, the path of logs is given so that it does not") {
   CHECK(output_option(group(1), "/runs/it's $(x)", 1).empty());
   CHECK(output_option(group(1), "/runs/5%/%j", 2) == "/runs/5%%/%%j/slurm/2/%x_%j.txt");
