@@ -37,8 +37,8 @@ namespace {
 constexpr int kMostFruitless = 3;
 
 /// So often in a row a Slurm job is put back into the queue without an attempt at its job: then nodes that fail cannot
-/// be kept off.
-constexpr int kMostIdleRequeues = 10;
+/// be kept off, or it is not the nodes.
+constexpr int kMostIdleRequeues = 3;
 
 /// How often files are looked at that other processes write.
 constexpr auto kLookAround = std::chrono::seconds(2);
@@ -278,36 +278,59 @@ class Supervisor {
   std::optional<SupervisorEnd> preflight() {
     const stages::JobSpec check = plan::preflight_of(spec_, job_.estimate);
     write_job_file(run_, check);
-    for (;;) {
+    for (bool first = true;; first = false) {
       const std::optional<Tried> tried = try_once(check, nullptr);
       if (!tried) return watch();
       const Verdict& verdict = tried->verdict;
       const bool ends_here = stopped_ || terminated_;
       const std::string node = bad_node(*tried);
-      if (verdict.state == AttemptState::failed && node.empty()) {
+      const bool nobodys = verdict.state == AttemptState::failed && node.empty();
+      if (nobodys && !first) {
         ++failures_;
         last_reason_ = "the check of its nodes failed: " + verdict.reason;
       }
-      const bool again = verdict.state == AttemptState::failed && node.empty() && hopeless().empty() && !ends_here;
+      // Slurm may fail to launch a step where one of the same number was killed before; the next has another number.
+      const bool again = nobodys && !ends_here && (first || hopeless().empty());
       observer_.attempt_ended(tried->name, verdict.state, verdict.reason, again);
       if (ends_here) return SupervisorEnd::stopped;
       if (verdict.state == AttemptState::completed) return std::nullopt;
       if (verdict.state == AttemptState::stopped) return requeue("its time was up", "");
-      if (!node.empty()) return requeue("node " + node + " failed its check: " + verdict.reason, node);
+      if (!node.empty()) {
+        const bool told = node == tried->evidence.suspect;
+        const std::string more = told ? "" : "; see " + tried->name.path() + "/launch.txt";
+        return requeue("node " + node + " failed its check: " + verdict.reason + more, node);
+      }
       if (!again) return give_up(last_reason_);
       if (!claim(number_ + 1)) return watch();
     }
   }
 
   /// The node that an attempt failed on, where that is known: its rank was the first to fail or hang, or srun names it.
+  /// (Of the ranks that srun has killed for that, it tells too.)
   std::string bad_node(const Tried& tried) const {
     if (is_mine(tried.evidence.suspect)) return tried.evidence.suspect;
-    return named_by_launcher(tried, {"srun: error: "}, ": task");
+    return named_by_launcher(tried, [](const std::string& line, const std::string& node) {
+      return (names(line, "srun: error: ", node) && line.find("Exited with exit code") != std::string::npos) ||
+             names(line, "failed on node ", node);
+    });
   }
 
-  /// The first node of this job that stands between the given words in what the launcher printed.
-  std::string named_by_launcher(const Tried& tried, const std::vector<std::string>& before,
-                                const std::string& after) const {
+  std::string lost_node(const Tried& tried) const {
+    return named_by_launcher(
+        tried, [](const std::string& line, const std::string& node) { return names(line, "Node failure on ", node); });
+  }
+
+  /// Whether a line has these words with the node behind them.
+  static bool names(const std::string& line, const std::string& words, const std::string& node) {
+    const std::size_t begin = line.find(words + node);
+    if (begin == std::string::npos) return false;
+    const std::size_t end = begin + words.size() + node.size();
+    return end == line.size() || line[end] == ':' || line[end] == ',' || line[end] == ' ';
+  }
+
+  /// The first node of this job of which a line that the launcher printed says so.
+  template <typename Says>
+  std::string named_by_launcher(const Tried& tried, const Says& says) const {
     std::string text;
     try {
       text = io::read_file(run_.path() / tried.name.path() / "launch.txt");
@@ -316,13 +339,8 @@ class Supervisor {
     }
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {
-      for (const std::string& words : before) {
-        const std::size_t begin = line.find(words);
-        if (begin == std::string::npos) continue;
-        const std::string rest = line.substr(begin + words.size());
-        const std::string node = rest.substr(0, after.empty() ? rest.find_first_of(" ,") : rest.find(after));
-        if (is_mine(node)) return node;
-      }
+      const auto node = std::ranges::find_if(what_.node_names, [&](const std::string& one) { return says(line, one); });
+      if (node != what_.node_names.end()) return *node;
     }
     return "";
   }
@@ -342,7 +360,7 @@ class Supervisor {
     observer_.attempt_ended(tried->name, verdict.state, verdict.reason, again);
     if (verdict.state == AttemptState::completed) return complete(tried->name, tried->completed);
     if (terminated_ && what_.exclude_failed) {
-      const std::string node = named_by_launcher(*tried, {"Node failure on "}, "");
+      const std::string node = lost_node(*tried);
       if (!node.empty()) keep_off("node " + node + " was lost", node);
     }
     if (ends_here) return SupervisorEnd::stopped;

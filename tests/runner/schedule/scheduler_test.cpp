@@ -9,8 +9,8 @@
 #include <random>
 
 #include "kernels/core/error.h"
-#include "stages/shared/io/file.h"
 #include "stages/shared/io/clock.h"
+#include "stages/shared/io/file.h"
 #include "tests/runner/schedule/trial.h"
 
 namespace braise::schedule {

@@ -166,21 +166,45 @@ TEST_CASE("a node that fails its check is named and kept off, and the job is que
   int starts = 1;
   for (; end == SupervisorEnd::requeued && starts < 100; ++starts) end = on.supervise({.name = "a"});
   CHECK(end == SupervisorEnd::failed);
-  CHECK(starts == 11);
-  CHECK_THAT(journal::replay(on.run).find("a")->reason, Catch::Contains("10 times in a row"));
+  CHECK(starts == 4);
+  CHECK_THAT(journal::replay(on.run).find("a")->reason, Catch::Contains("3 times in a row"));
 }
 
-TEST_CASE("a check that fails on no known node is a failed attempt") {
+TEST_CASE("of ranks that fail without a word, srun names the node") {
   Supervised on;
   on.preflight = true;
-  on.trial.launcher.script = [](const std::string& job, int attempt) {
-    return job == "a.preflight" && attempt == 1 ? failing_on("elsewhere") : Part();
+  on.trial.launcher.script = [](const std::string& job, int) {
+    Part part;
+    if (job != "a.preflight") return part;
+    part.end = Part::End::dies;
+    part.printed =
+        "srun: error: n10: task 5: Exited with exit code 255\nsrun: error: n1: tasks 0-1: Killed\n"
+        "srun: error: n2: tasks 2-3: Exited with exit code 255\nsrun: error: n1: task 4: Exited with exit code 1\n";
+    return part;
   };
-  SECTION("with a retry it is made again") {
-    CHECK(on.supervise({.name = "a", .retries = 1}) == SupervisorEnd::completed);
+  CHECK(on.supervise({.name = "a"}) == SupervisorEnd::requeued);
+  CHECK(on.kept_off == std::set<std::string>{"n2"});
+  CHECK_THAT(journal::replay(on.run).find("a")->reason, Catch::Contains("/launch.txt"));
+}
+
+TEST_CASE("a check that fails on no known node is made once more, and then is a failed attempt") {
+  Supervised on;
+  on.preflight = true;
+  int failing = 1;
+  on.trial.launcher.script = [&](const std::string& job, int attempt) {
+    return job == "a.preflight" && attempt <= failing ? failing_on("elsewhere") : Part();
+  };
+  SECTION("once") {
+    CHECK(on.supervise({.name = "a"}) == SupervisorEnd::completed);
     CHECK(on.trial.launcher.started == std::vector<std::string>{"a.preflight", "a.preflight", "a"});
   }
-  SECTION("without, the job has failed") {
+  SECTION("twice, with a retry") {
+    failing = 2;
+    CHECK(on.supervise({.name = "a", .retries = 1}) == SupervisorEnd::completed);
+    CHECK(on.trial.launcher.attempts("a.preflight") == 3);
+  }
+  SECTION("twice, without") {
+    failing = 2;
     CHECK(on.supervise({.name = "a"}) == SupervisorEnd::failed);
     CHECK_THAT(journal::replay(on.run).find("a")->reason, Catch::StartsWith("the check of its nodes failed: "));
   }

@@ -33,6 +33,7 @@ class Played : public launch::Launched {
     number_ = std::stoi(folder);
     token_ = folder.substr(folder.find('-') + 1);
     fs::create_directories(order.scratch_dir);
+    if (!part_.printed.empty()) io::write_file_durably(order.attempt_dir / "launch.txt", part_.printed);
     launcher_.running.insert(job_);
     launcher_.most_at_once = std::max(launcher_.most_at_once, launcher_.running.size());
     for (const launch::Core& core : order.cores) {

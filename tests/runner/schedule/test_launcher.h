@@ -33,6 +33,7 @@ struct Part {
   std::chrono::milliseconds stops_after{0};  ///< how long it takes to stop as asked
   bool heeds_stop = true;
   std::string host = "here";     ///< of the rank that fails
+  std::string printed = {};      ///< what the launch itself prints
   bool stops_by_itself = false;  ///< as if someone else had sent it the signal
 };
 
