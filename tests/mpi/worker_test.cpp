@@ -407,6 +407,8 @@ TEST_CASE("two ranks measure the machine, as the schema says") {
                    {"free_memory", 1 << 20},
                    {"free_disk", 1 << 20}},
                   {});
+  run.job().kind_version = 2;
+  run.write_job();
   const fs::path attempt = run.new_attempt();
   const Finished finished = run.run(attempt);
   INFO(finished.err);
