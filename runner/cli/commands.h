@@ -73,12 +73,13 @@ int archive(const std::string& run, const std::filesystem::path& runs, const std
 int unpack(const std::string& file, const std::filesystem::path& runs);
 int clean(const std::vector<std::string>& names, const std::filesystem::path& runs, bool dry_run);
 
-// What works on the files that jobs leave is done by `braise-worker tool`, in the place of this process. A target is a
-// run as elsewhere, RUN/STAGE, or a path.
+// What works on the files that jobs leave is done by `braise-worker tool`. A target is a run as elsewhere, RUN/STAGE,
+// or a path.
 int inspect(const std::string& target, const std::filesystem::path& runs, bool verify, bool json);
 int export_checkpoint(const std::string& target, const std::filesystem::path& runs, const std::string& to,
                       const std::string& dtype);
 int import_weights(const std::string& path, const std::string& to);
+/// Of two runs also tells how they differ in recipe and provenance, which does not count.
 int compare(const std::string& a, const std::string& b, const std::filesystem::path& runs);
 
 /// Prints a schema by name ("recipe", "stage.tokenize"), the names of all where empty, or the reference page.

@@ -51,6 +51,24 @@ std::optional<Place> place_of(const fs::path& path) {
   return std::nullopt;
 }
 
+/// Where the steps lie that a run's or a job's folder stands for: elsewhere where the one job that trained is reused.
+fs::path done_at(const fs::path& path) try {
+  const std::optional<Place> place = place_of(path);
+  if (!place) return path;
+  report::PastRun told(place->run);
+  std::vector<std::string> trained;
+  for (const plan::Job& job : read_plan(place->run).jobs) {
+    const std::string& name = job.spec.job;
+    const fs::path folder = place->job.empty() ? place->run.path() : place->run.job_dir(name);
+    std::error_code ignored;  // a job that has not begun has no folder
+    if (fs::equivalent(path, folder, ignored) && !told.losses(name).empty()) trained.push_back(name);
+  }
+  if (trained.size() != 1 || told.record(trained[0])->state != journal::JobState::reused) return path;
+  return told.attempts(trained[0]).front().parent_path().parent_path();
+} catch (const core::Error&) {
+  return path;  // of a run that another build made: the tool takes what is there
+}
+
 /// How the runs that two targets lie in differ in recipe and provenance; empty where there are no two runs.
 std::string differences(const fs::path& a, const fs::path& b) try {
   const std::optional<Place> of_a = place_of(a), of_b = place_of(b);
@@ -122,7 +140,7 @@ launch::CommandResult run_compare_tool(const fs::path& a, const fs::path& b, std
 
 int compare(const std::string& name_a, const std::string& name_b, const fs::path& runs) {
   const std::string a = resolved(name_a, runs), b = resolved(name_b, runs);
-  const launch::CommandResult compared = run_compare_tool(a, b, std::nullopt);
+  const launch::CommandResult compared = run_compare_tool(done_at(a), done_at(b), std::nullopt);
   std::fputs(compared.err.c_str(), stderr);
   if (compared.status != kBadInput) print(differences(a, b) + compared.out);
   return compared.status;

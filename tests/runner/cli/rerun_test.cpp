@@ -113,6 +113,19 @@ TEST_CASE("an archive proves a training that was reused, where the run that did 
   const fs::path file = trained.folder.path() / "reused.tar.zst";
   REQUIRE(test::run_program({test::program("braise"), "archive", Trained::last_line(second.out), "--to", file}).err ==
           "");
+  for (const std::string job : {"", "/jobs/pretrain"}) {
+    const test::Finished same = test::run_program(
+        {test::program("braise"), "compare", trained.run.string() + job, Trained::last_line(second.out) + job});
+    INFO(same.err << same.out);
+    CHECK(same.status == 0);
+    CHECK_THAT(same.out, EndsWith("\nidentical through step 8: 8 losses, the checkpoints of 2 steps\n"));
+  }
+  fs::remove_all(trained.run);
+  const test::Finished gone = trained.rerun(Trained::last_line(second.out), {"--workers", "1"});
+  INFO(gone.err << gone.out);
+  CHECK(gone.status == 1);
+  CHECK(Trained::last_line(gone.out) ==
+        "not proven: what could be compared is identical to the bit, and pretrain could not");
   fs::remove_all(trained.runs);
   const test::Finished finished = trained.rerun(file);
   INFO(finished.err << finished.out);
