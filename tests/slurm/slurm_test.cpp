@@ -365,6 +365,43 @@ TEST_CASE("a controller that is killed changes nothing") {
   check_same(on, steps);
 }
 
+/// The log of rank 0 of an attempt at the training, once it says something.
+std::string log_saying(const OnCluster& on, int attempt, const std::string& text, std::chrono::seconds patience) {
+  const fs::path attempts = on.run / "jobs/pretrain/attempts";
+  for (const Clock::time_point give_up = Clock::now() + patience; Clock::now() < give_up;) {
+    for (const auto& entry : fs::exists(attempts) ? fs::directory_iterator(attempts) : fs::directory_iterator()) {
+      const fs::path file = entry.path() / "log.0.txt";
+      const std::string folder = entry.path().filename().string();
+      if (!folder.starts_with(std::to_string(attempt) + "-") || !fs::exists(file)) continue;
+      const std::string log = io::read_file(file);
+      if (log.find(text) != std::string::npos) return log;
+    }
+    std::this_thread::sleep_for(50ms);
+  }
+  FAIL("attempt " << attempt << " does not come to say: " << text << "\n" << on.story());
+  return "";
+}
+
+/// An endless training stops before its job's end, and the next attempt goes on from there; how many Slurm jobs had
+/// begun by then.
+int starts_until_second(const OnCluster& on, std::chrono::seconds patience) {
+  const std::string stopped = "stopping as asked, after step ";
+  const std::string first = log_saying(on, 1, stopped, patience);
+  CHECK_THAT(first, Catch::Contains("the time of this attempt ends at "));
+  const std::string step = std::to_string(std::stoi(first.substr(first.find(stopped) + stopped.size())));
+  log_saying(on, 2, "goes on after step " + step + " from ", patience);
+  int starts = 0;
+  for (const auto& entry : fs::directory_iterator(on.run / "journal")) {
+    const std::string events = io::read_file(entry.path());
+    starts += events.find("\"supervisor_started\"") != std::string::npos &&
+              events.find("\"job\":\"pretrain\"") != std::string::npos;
+  }
+  CHECK(on.cluster.braise({"cancel", on.run}).status == 0);
+  CHECK(on.wait().status == 1);
+  CHECK(on.attempts() == 2);
+  return starts;
+}
+
 TEST_CASE("a training stops by itself before Slurm ends its job, and goes on in the next") {
   NEEDS_SLURM();
   OnCluster on(training(1'000'000) + "slurm: {grace: 1s}\n");
@@ -372,28 +409,39 @@ TEST_CASE("a training stops by itself before Slurm ends its job, and goes on in 
   on.cluster.add_to_site(
       "setup: ['[[ ${SLURM_RESTART_COUNT:-0} -gt 0 ]] || scontrol update JobId=$SLURM_JOB_ID EndTime=now+8']\n");
   REQUIRE(on.submit().status == 0);
-  const fs::path attempts = on.run / "jobs/pretrain/attempts";
-  const auto log_of = [&](const std::string& number, const std::string& text) {
-    for (const Clock::time_point give_up = Clock::now() + 60s; Clock::now() < give_up;) {
-      for (const auto& entry : fs::exists(attempts) ? fs::directory_iterator(attempts) : fs::directory_iterator()) {
-        const fs::path file = entry.path() / "log.0.txt";
-        if (!entry.path().filename().string().starts_with(number + "-") || !fs::exists(file)) continue;
-        const std::string log = io::read_file(file);
-        if (log.find(text) != std::string::npos) return log;
-      }
-      std::this_thread::sleep_for(50ms);
-    }
-    FAIL("attempt " << number << " does not come to say: " << text << "\n" << on.story());
-    return std::string();
-  };
-  const std::string stopped = "stopping as asked, after step ";
-  const std::string first = log_of("1", stopped);
-  CHECK_THAT(first, Catch::Contains("the time of this attempt ends at "));
-  const std::string step = std::to_string(std::stoi(first.substr(first.find(stopped) + stopped.size())));
-  log_of("2", "goes on after step " + step + " from ");
-  REQUIRE(on.cluster.braise({"cancel", on.run}).status == 0);
+  CHECK(starts_until_second(on, 60s) == 2);
+}
+
+// The longer form, with limits in minutes as users give them: test_slurm "[minutes]".
+TEST_CASE("a training with a limit of a minute goes on in the next job", "[.minutes]") {
+  NEEDS_SLURM();
+  OnCluster on(training(1'000'000) + "slurm: {time: 1min, grace: 1s}\n");
+  REQUIRE(on.submit().status == 0);
+  CHECK(starts_until_second(on, 120s) == 2);
+}
+
+TEST_CASE("a training whose limit is raised goes on in the same job", "[.minutes]") {
+  NEEDS_SLURM();
+  OnCluster on(training(1'000'000) + "slurm: {time: 1min, grace: 1s}\n");
+  REQUIRE(on.submit().status == 0);
+  on.attempt_at_step(15);
+  const std::string id = on.cluster.run({"squeue", "-h", "-t", "R", "-o", "%i"}).out;
+  REQUIRE(on.cluster.run({"scontrol", "update", "JobId=" + id.substr(0, id.find('\n')), "TimeLimit=+5"}).status == 0);
+  CHECK(starts_until_second(on, 120s) == 1);
+}
+
+TEST_CASE("a training whose limit is lowered is told by Slurm, and goes on in the next job", "[.minutes]") {
+  NEEDS_SLURM();
+  OnCluster on(training(1'000'000) + "slurm: {time: 10min, grace: 30s}\n");
+  REQUIRE(on.submit().status == 0);
+  on.attempt_at_step(15);
+  const std::string id = on.cluster.run({"squeue", "-h", "-t", "R", "-o", "%i"}).out;
+  REQUIRE(on.cluster.run({"scontrol", "update", "JobId=" + id.substr(0, id.find('\n')), "TimeLimit=1"}).status == 0);
+  const std::string first = log_saying(on, 1, "stopping as asked, after step ", 120s);
+  CHECK_THAT(first, !Catch::Contains("the time of this attempt ends at "));
+  log_saying(on, 2, "goes on after step ", 60s);
+  CHECK(on.cluster.braise({"cancel", on.run}).status == 0);
   CHECK(on.wait().status == 1);
-  CHECK(on.attempts() == 2);
 }
 
 TEST_CASE("a node that fails its check is kept off, and the job goes on elsewhere") {
