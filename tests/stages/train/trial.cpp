@@ -46,6 +46,13 @@ checkpoint::Checkpoint Trained::checkpoint(const std::string& output) const {
   return checkpoint::Checkpoint((attempt / outputs.at(output).files.at(0).path).parent_path());
 }
 
+std::string Trained::state() const {
+  std::string digests;
+  const checkpoint::Checkpoint published = checkpoint();
+  for (const checkpoint::TensorInfo& tensor : published.tensors()) digests += tensor.path + " " + tensor.digest + "\n";
+  return digests;
+}
+
 Trial::Trial() {
   TokenContent content;
   content.train = {documents(1, 40), documents(2, 25)};

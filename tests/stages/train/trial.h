@@ -28,6 +28,7 @@ struct Trained {
   /// The published checkpoint.
   checkpoint::Checkpoint checkpoint(const std::string& output = "checkpoint") const;
   std::string weights() const { return checkpoint().weights_digest(); }
+  std::string state() const;  ///< the digests of all its tensors: parameters, master weights, optimizer
 };
 
 /// A small training on made-up text, run inside of the test.
