@@ -187,6 +187,15 @@ std::string unfinished(const plan::Plan& plan, const report::PastRun& run) {
   return text;
 }
 
+/// Errors: UsageError: a run may come from anywhere.
+plan::Plan read_given_plan(const journal::RunDirectory& run) {
+  try {
+    return read_plan(run);
+  } catch (const core::Error& error) {
+    throw UsageError(run.plan_file().string() + ": " + error.what());
+  }
+}
+
 /// Tells before hours are spent what the result will not be: that another build is at work, and what was never done.
 void tell_limits(const plan::Plan& plan, const report::PastRun& original) {
   const std::string id = original.run().id();
@@ -211,7 +220,7 @@ int rerun(const std::string& name, const fs::path& runs, const RerunArguments& a
   report::PastRun original(repeated.run());
   refuse_in_use(original.run());
   refuse_edited(original.run());
-  plan::Plan plan = read_plan(original.run());
+  plan::Plan plan = read_given_plan(original.run());
   refuse_changed_inputs(plan, original.run());
   if (arguments.until) end_at(plan, original, *arguments.until);
   adapt(plan, original, arguments.workers);

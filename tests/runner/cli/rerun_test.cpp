@@ -348,6 +348,11 @@ TEST_CASE("what cannot come out again is refused before anything is made") {
   io::write_file_durably(trained.run / "plan.json", newer);
   io::write_file_durably(trained.run / "provenance.json", replaced(provenance, io::sha256(plan), io::sha256(newer)));
   refused(trained.rerun(trained.run), "gives other outputs than version 9");
+  // A stranger's, whose folders would lie elsewhere.
+  const std::string hostile = replaced(plan, "\"recipe\": \"small\"", "\"recipe\": \"../small\"");
+  io::write_file_durably(trained.run / "plan.json", hostile);
+  io::write_file_durably(trained.run / "provenance.json", replaced(provenance, io::sha256(plan), io::sha256(hostile)));
+  refused(trained.rerun(trained.run), "plan.json: not a plan: '../small' is no name of a recipe or a job");
   io::write_file_durably(trained.run / "plan.json", plan);
   io::write_file_durably(trained.run / "provenance.json", provenance);
 
