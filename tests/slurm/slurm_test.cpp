@@ -407,7 +407,7 @@ TEST_CASE("a training stops by itself before Slurm ends its job, and goes on in 
   OnCluster on(training(1'000'000) + "slurm: {grace: 1s}\n");
   // Slurm counts minutes; an administrator may be more exact.
   on.cluster.add_to_site(
-      "setup: ['[[ ${SLURM_RESTART_COUNT:-0} -gt 0 ]] || scontrol update JobId=$SLURM_JOB_ID EndTime=now+8']\n");
+      "setup: ['[[ ${SLURM_RESTART_COUNT:-0} -gt 0 ]] || scontrol update JobId=$SLURM_JOB_ID EndTime=now+12']\n");
   REQUIRE(on.submit().status == 0);
   CHECK(starts_until_second(on, 60s) == 2);
 }
