@@ -47,7 +47,15 @@ std::string without_line_end(std::string text) {
   return text;
 }
 
-/// Tells the files that git neither tracks nor ignores, but those of the runs.
+/// The run directory that a file lies in, relative to `root` and with a slash at its end; empty: none.
+std::string run_above(const fs::path& root, const std::string& name) {
+  for (std::size_t slash = name.find('/'); slash != std::string::npos; slash = name.find('/', slash + 1)) {
+    if (journal::RunDirectory::is_run(root / name.substr(0, slash))) return name.substr(0, slash + 1);
+  }
+  return "";
+}
+
+/// Tells the files that git neither tracks nor ignores, but those of runs.
 void add_untracked(const fs::path& git, const fs::path& runs, journal::Repository& repository) {
   const fs::path root = repository.root;
   std::vector<std::string> arguments = {"ls-files", "--others", "--exclude-standard", "-z", "--", "."};
@@ -59,7 +67,10 @@ void add_untracked(const fs::path& git, const fs::path& runs, journal::Repositor
   std::uint64_t left = journal::kMaximalDigested;
   std::istringstream list(names.value_or(""));
   repository.untracked_is_cut = !names;
+  std::string run;
   for (std::string name; std::getline(list, name, '\0');) {
+    if (!run.empty() && name.starts_with(run)) continue;
+    if (run = run_above(root, name); !run.empty()) continue;
     if (repository.untracked.size() == journal::kMaximalUntracked) {
       repository.untracked_is_cut = true;
       return;
