@@ -78,8 +78,10 @@ void add_untracked(const fs::path& git, const fs::path& runs, journal::Repositor
     journal::Repository::Untracked& file = repository.untracked[name];
     std::error_code error;
     if (!fs::is_regular_file(fs::symlink_status(root / name, error))) continue;
-    file.bytes = fs::file_size(root / name, error);
-    if (error || file.bytes > left) continue;
+    const std::uintmax_t bytes = fs::file_size(root / name, error);
+    if (error) continue;
+    file.bytes = bytes;
+    if (bytes > left) continue;
     try {
       file.sha256 = io::digest_file(root / name).sha256;
       left -= file.bytes;
