@@ -205,6 +205,8 @@ class Reader {
   explicit Reader(const fs::path& file) : file_(file), archive_(::archive_read_new(), ::archive_read_free) {
     ::archive_read_support_filter_zstd(archive_.get());
     ::archive_read_support_format_tar(archive_.get());
+    // Else it does not look at what follows the last entry, and a file that ends too early there would pass.
+    ::archive_read_set_format_option(archive_.get(), "tar", "read_concatenated_archives", "1");
     if (::archive_read_open_filename(archive_.get(), file.c_str(), kPiece) != ARCHIVE_OK) fail();
   }
 
