@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "runner/journal/finished.h"
 #include "runner/launch/command.h"
 #include "runner/launch/environment.h"
 #include "stages/shared/io/digest.h"
@@ -47,10 +48,14 @@ std::string without_line_end(std::string text) {
   return text;
 }
 
-/// The run directory that a file lies in, relative to `root` and with a slash at its end; empty: none.
+/// The run directory that a file lies in, or the index beside run directories, relative to `root` and with a slash at
+/// its end; empty: none.
 std::string run_above(const fs::path& root, const std::string& name) {
   for (std::size_t slash = name.find('/'); slash != std::string::npos; slash = name.find('/', slash + 1)) {
-    if (journal::RunDirectory::is_run(root / name.substr(0, slash))) return name.substr(0, slash + 1);
+    const fs::path folder = root / name.substr(0, slash);
+    if (journal::RunDirectory::is_run(folder) || folder.filename() == journal::FinishedIndex::kFolder) {
+      return name.substr(0, slash + 1);
+    }
   }
   return "";
 }

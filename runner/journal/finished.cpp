@@ -71,7 +71,7 @@ std::string missing_output(const fs::path& attempt_dir, const std::map<std::stri
 }
 
 fs::path FinishedIndex::entry(const std::string& fingerprint) const {
-  return runs_dir_ / ".finished" / fingerprint.substr(0, 2) / fingerprint;
+  return runs_dir_ / kFolder / fingerprint.substr(0, 2) / fingerprint;
 }
 
 void FinishedIndex::add(const std::string& fingerprint, const FinishedJob& job) const {

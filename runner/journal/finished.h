@@ -21,6 +21,9 @@ struct FinishedJob {
 /// not a truth: an entry may be stale, and reuse() checks all it takes over.
 class FinishedIndex {
  public:
+  /// Where it stands in a folder of runs.
+  static constexpr const char* kFolder = ".finished";
+
   explicit FinishedIndex(std::filesystem::path runs_dir) : runs_dir_(std::move(runs_dir)) {}
 
   /// Notes a finished job durably; the latest one of a fingerprint is kept.

@@ -267,6 +267,7 @@ TEST_CASE("a run records the repository of its recipe, and runs nothing that it 
   for (const char* const name : {"plan.json", "provenance.json", "journal/a.jsonl", "jobs/a"}) {
     small.folder.write(std::string("others/a-run/") + name, "{}");
   }
+  small.folder.write("others/.finished/12/1234", "{}");
   small.folder.write("small.yaml", std::string(kSmall) + "# later\n");
   const test::Finished finished = small.run();
   INFO(finished.err);
