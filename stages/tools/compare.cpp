@@ -194,8 +194,8 @@ int compare_jobs(const fs::path& name_a, const std::vector<fs::path>& a, const f
         }
         return last;
       }());
-    std::printf("identical through step %lld: %zu losses, the checkpoints of %zu steps\n",
-                static_cast<long long>(through), losses_a.size(), common);
+    std::printf("identical through step %lld: %zu %s, the checkpoints of %zu %s\n", static_cast<long long>(through),
+                losses_a.size(), losses_a.size() == 1 ? "loss" : "losses", common, common == 1 ? "step" : "steps");
   }
   return result;
 }

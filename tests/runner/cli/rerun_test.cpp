@@ -160,7 +160,7 @@ TEST_CASE("a run that was killed in the middle is compared as far as it came") {
   INFO(finished.err << finished.out);
   CHECK(finished.status == 0);
   CHECK_THAT(finished.err, Contains(" has not completed pretrain: compared is what there is\n"));
-  CHECK_THAT(finished.out, Contains("\npretrain: identical through step 5: 5 losses, the checkpoints of 1 steps\n") &&
+  CHECK_THAT(finished.out, Contains("\npretrain: identical through step 5: 5 losses, the checkpoints of 1 step\n") &&
                                EndsWith("\nidentical to the bit through step 5\n"));
 }
 
