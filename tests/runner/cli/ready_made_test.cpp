@@ -58,8 +58,13 @@ fs::path run_of(const test::Finished& finished) {
 
 TEST_CASE("ready-made recipes and examples are valid and can be planned") {
   std::vector<fs::path> recipes;
-  for (const char* top : {"recipes", "examples"}) {
-    for (const auto& entry : fs::recursive_directory_iterator(test::source_dir() / top)) {
+  // Not what lies deeper: whoever followed an example there has left runs.
+  std::vector<fs::path> folders{test::source_dir() / "recipes"};
+  for (const auto& example : fs::directory_iterator(test::source_dir() / "examples")) {
+    if (example.is_directory()) folders.push_back(example);
+  }
+  for (const fs::path& folder : folders) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
       if (entry.path().extension() == ".yaml") recipes.push_back(entry.path());
     }
   }
