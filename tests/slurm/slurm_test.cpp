@@ -472,7 +472,7 @@ stages:
 
 TEST_CASE("a job that Slurm has started twice is done by the latest start, and the other touches nothing of it") {
   NEEDS_SLURM();
-  const int steps = 200;
+  const int steps = 1000;  // on a quick machine, too, more than are done until the first learns of the second
   OnCluster on(training(steps));
   REQUIRE(on.submit().status == 0);
   on.attempt_at_step(15);
