@@ -28,7 +28,7 @@ using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 using nlohmann::json;
 
-constexpr int kSteps = 120;
+constexpr int kSteps = 240;
 
 std::string training(int steps = kSteps) {
   return R"(recipe: 1
