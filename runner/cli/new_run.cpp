@@ -11,7 +11,6 @@
 #include "runner/launch/machine.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
-#include "stages/shared/io/json.h"
 #include "stages/shared/io/processor.h"
 #include "stages/shared/yaml/parse.h"
 
@@ -59,10 +58,6 @@ journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& pla
                     {planned.document.sources.front().text, yaml::to_text(planned.made.first.resolved),
                      planned.made.plan.to_json().dump(1) + "\n", ""},
                     provenance);
-}
-
-plan::Plan read_plan(const journal::RunDirectory& run) {
-  return plan::Plan::from_json(io::parse_json(io::read_file(run.plan_file())));
 }
 
 void refuse_edited(const journal::RunDirectory& run) {

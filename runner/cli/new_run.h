@@ -25,9 +25,6 @@ journal::CreatedRun create_run(const std::filesystem::path& runs, const std::str
 journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& planned,
                                const std::filesystem::path& runs);
 
-/// A run's plan. Errors: core::Error where it cannot be read.
-plan::Plan read_plan(const journal::RunDirectory& run);
-
 /// Errors: UsageError where the recipe or the plan of a run was edited after the run was made, so that neither says
 /// any more what was done.
 void refuse_edited(const journal::RunDirectory& run);

@@ -11,6 +11,7 @@
 #include "runner/cli/new_run.h"
 #include "runner/cli/rerun_plan.h"
 #include "runner/cli/tools.h"
+#include "runner/journal/run_files.h"
 #include "runner/report/differences.h"
 #include "runner/report/format.h"
 #include "stages/registry.h"
@@ -190,7 +191,7 @@ std::string unfinished(const plan::Plan& plan, const report::PastRun& run) {
 /// Errors: UsageError: a run may come from anywhere.
 plan::Plan read_given_plan(const journal::RunDirectory& run) {
   try {
-    return read_plan(run);
+    return journal::read_plan(run);
   } catch (const core::Error& error) {
     throw UsageError(run.plan_file().string() + ": " + error.what());
   }

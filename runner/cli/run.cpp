@@ -3,6 +3,7 @@
 #include "runner/cli/execute.h"
 #include "runner/cli/new_run.h"
 #include "runner/journal/replay.h"
+#include "runner/journal/run_files.h"
 #include "runner/report/shown_outputs.h"
 
 namespace braise::cli {
@@ -37,7 +38,7 @@ int resume(const std::string& name, const fs::path& runs, const RunArguments& ar
   const std::vector<journal::Session> sessions = journal::replay(run).sessions;
   if (!sessions.empty() && sessions.back().submitted) return resubmit(run, site);
   if (!site.empty()) throw UsageError("the run " + run.id() + " was not submitted to Slurm, so --site means nothing");
-  const plan::Plan plan = read_plan(run);
+  const plan::Plan plan = journal::read_plan(run);
   const launch::Machine machine = launch::this_machine();
   refuse_impossible(plan, machine);
   const journal::RunLock lock = take_run(run);

@@ -7,6 +7,7 @@
 #include "runner/cli/commands.h"
 #include "runner/cli/new_run.h"
 #include "runner/journal/replay.h"
+#include "runner/journal/run_files.h"
 #include "runner/launch/environment.h"
 #include "runner/launch/slurm/script.h"
 #include "runner/report/live.h"
@@ -106,7 +107,7 @@ int submit(const RecipeArguments& recipe, const fs::path& runs, const SubmitArgu
 
 int resubmit(const journal::RunDirectory& run, const fs::path& site_file) {
   require_slurm();
-  const plan::Plan plan = read_plan(run);
+  const plan::Plan plan = journal::read_plan(run);
   const journal::RunState state = journal::replay(run);
   const int session = state.sessions.back().number;
   const fs::path recorded = run.path() / "slurm" / std::to_string(session) / "site.yaml";

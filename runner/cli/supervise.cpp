@@ -6,6 +6,7 @@
 #include "kernels/core/error.h"
 #include "runner/cli/commands.h"
 #include "runner/cli/new_run.h"
+#include "runner/journal/run_files.h"
 #include "runner/launch/command.h"
 #include "runner/launch/slurm/allocation.h"
 #include "runner/launch/slurm/client.h"
@@ -86,7 +87,7 @@ int supervise(const fs::path& path, int session, const std::string& group) {
     std::fprintf(stderr, "Slurm job %s does this work: nothing to do\n", owner.c_str());
     return kSuccess;
   }
-  const plan::Plan plan = read_plan(run);
+  const plan::Plan plan = journal::read_plan(run);
   const plan::Job* planned = plan.find(job);
   if (planned == nullptr) throw core::Error("the plan of " + run.id() + " has no job " + job);
   const recipe::Site site = submission.read_site();

@@ -9,6 +9,7 @@
 #include "kernels/core/error.h"
 #include "runner/cli/commands.h"
 #include "runner/cli/new_run.h"
+#include "runner/journal/run_files.h"
 #include "runner/launch/environment.h"
 #include "runner/report/differences.h"
 
@@ -57,7 +58,7 @@ fs::path done_at(const fs::path& path) try {
   if (!place) return path;
   report::PastRun told(place->run);
   std::vector<std::string> trained;
-  for (const plan::Job& job : read_plan(place->run).jobs) {
+  for (const plan::Job& job : journal::read_plan(place->run).jobs) {
     const std::string& name = job.spec.job;
     const fs::path folder = place->job.empty() ? place->run.path() : place->run.job_dir(name);
     std::error_code ignored;  // a job that has not begun has no folder
@@ -79,7 +80,7 @@ std::string differences(const fs::path& a, const fs::path& b) try {
   if (!of_a->job.empty() && !of_b->job.empty()) {
     provenance += report::different_workers(of_a->job, told_a, of_b->job, told_b);
   } else {
-    for (const plan::Job& job : read_plan(of_a->run).jobs) {
+    for (const plan::Job& job : journal::read_plan(of_a->run).jobs) {
       provenance += report::different_workers(job.spec.job, told_a, job.spec.job, told_b);
     }
   }

@@ -7,20 +7,14 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "runner/journal/run_files.h"
 #include "stages/api/build.h"
 #include "stages/shared/io/clock.h"
 #include "stages/shared/io/digest.h"
-#include "stages/shared/io/file.h"
 
 namespace braise::journal {
 using nlohmann::json;
 namespace {
-
-json read_provenance(const RunDirectory& run) {
-  json told = json::parse(io::read_file(run.provenance_file()), nullptr, false);
-  if (!told.is_object()) throw core::Error(run.provenance_file().string() + " is not what a run has of that name");
-  return told;
-}
 
 json to_json(const Repository& repository) {
   json untracked = json::object();

@@ -9,10 +9,10 @@
 #include "kernels/core/error.h"
 #include "runner/journal/finished.h"
 #include "runner/journal/run_directory.h"
+#include "runner/journal/run_files.h"
 #include "runner/plan/bind.h"
 #include "runner/plan/settle.h"
 #include "stages/registry.h"
-#include "stages/shared/io/file.h"
 
 namespace braise::report {
 namespace {
@@ -28,11 +28,10 @@ std::optional<Earlier> latest_run_of(const std::string& recipe, const std::files
   for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
     if (!run->id().starts_with(recipe + "-")) continue;
     try {
-      plan::Plan plan = plan::Plan::from_json(nlohmann::json::parse(io::read_file(run->plan_file())));
+      plan::Plan plan = journal::read_plan(*run);
       if (plan.recipe_name == recipe) return Earlier{run->id(), std::move(plan)};
     } catch (const core::Error&) {
       // A run of another version, or one that is being removed, explains nothing.
-    } catch (const nlohmann::json::exception&) {
     }
   }
   return std::nullopt;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
-#include "runner/plan/plan.h"
+#include "runner/journal/run_files.h"
 #include "stages/api/build.h"
 #include "stages/shared/io/digest.h"
 #include "stages/shared/io/file.h"
@@ -64,12 +64,6 @@ std::string differences(const json& a, const json& b) {
   return lines;
 }
 
-json read_json(const fs::path& file) {
-  json value = json::parse(io::read_file(file), nullptr, false);
-  if (!value.is_object()) throw core::Error(file.string() + " is not what a run has of that name");
-  return value;
-}
-
 json read_resolved(const journal::RunDirectory& run) {
   std::vector<yaml::ParseFault> faults;
   const std::optional<yaml::Node> node = yaml::parse(io::read_file(run.resolved_file()), run.resolved_file(), faults);
@@ -83,7 +77,7 @@ json read_resolved(const journal::RunDirectory& run) {
 /// The jobs of a plan: their workers, and the digests of the files they read from outside.
 json jobs_of(const journal::RunDirectory& run) {
   json jobs = json::object();
-  for (const plan::Job& job : plan::Plan::from_json(read_json(run.plan_file())).jobs) {
+  for (const plan::Job& job : journal::read_plan(run).jobs) {
     json inputs = json::object();
     for (const stages::InputFile& input : job.spec.inputs) inputs[input.path] = input.sha256;
     jobs[job.spec.job] = {{"workers", job.spec.resources.ranks()}, {"inputs", inputs}};
@@ -119,7 +113,7 @@ std::string different_recipe(const journal::RunDirectory& a, const journal::RunD
 
 std::string different_provenance(const journal::RunDirectory& a, const journal::RunDirectory& b) {
   const auto facts = [](const journal::RunDirectory& run) {
-    json told = read_json(run.provenance_file());
+    json told = journal::read_provenance(run);
     for (const char* const key : {"created", "command", "working_directory", "files", "rerun_of"}) told.erase(key);
     return told;
   };
@@ -127,7 +121,7 @@ std::string different_provenance(const journal::RunDirectory& a, const journal::
 }
 
 std::string different_build(const journal::RunDirectory& run) {
-  return differences(read_json(run.provenance_file()).value("build", json::object()), stages::build_facts());
+  return differences(journal::read_provenance(run).value("build", json::object()), stages::build_facts());
 }
 
 std::string different_workers(const std::string& job_a, PastRun& a, const std::string& job_b, PastRun& b) {

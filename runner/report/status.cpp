@@ -7,14 +7,13 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/error.h"
+#include "runner/journal/run_files.h"
 #include "runner/launch/slurm/script.h"
 #include "runner/plan/settle.h"
 #include "runner/report/format.h"
 #include "runner/report/plan_text.h"
 #include "runner/report/training.h"
 #include "stages/shared/io/clock.h"
-#include "stages/shared/io/file.h"
-#include "stages/shared/io/json.h"
 #include "stages/shared/telemetry/metrics_lines.h"
 
 namespace braise::report {
@@ -207,8 +206,7 @@ RunStatus read_status(const journal::RunDirectory& run, const Queue& queue) {
   RunStatus status;
   status.id = run.id();
   const bool held = run.holder().has_value();
-  std::future<plan::Plan> plan = std::async(
-      std::launch::async, [&] { return plan::Plan::from_json(io::parse_json(io::read_file(run.plan_file()))); });
+  std::future<plan::Plan> plan = std::async(std::launch::async, [&] { return journal::read_plan(run); });
   status.journal = journal::replay(run);
   status.plan = plan.get();
   status.recipe = status.plan.recipe_name;

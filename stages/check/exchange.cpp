@@ -6,18 +6,10 @@
 #include <string>
 
 #include "kernels/core/error.h"
+#include "stages/check/pattern.h"
 
 namespace braise::check {
 namespace {
-
-/// Fills a message; neighbouring bytes, ranks and rounds give unlike contents (a linear congruential generator).
-void fill(std::span<std::byte> message, std::uint64_t round, std::uint64_t sender, std::uint64_t receiver) {
-  std::uint64_t state = (round * 1'000'003 + sender) * 1'000'003 + receiver;
-  for (std::byte& byte : message) {
-    state = state * 6364136223846793005 + 1442695040888963407;
-    byte = static_cast<std::byte>(state >> 56);
-  }
-}
 
 std::string hex(std::byte byte) {
   char text[8];

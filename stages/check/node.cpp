@@ -6,12 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+#include <cstddef>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "stages/check/pattern.h"
 #include "stages/shared/io/file.h"
 
 namespace braise::check {
@@ -22,15 +23,6 @@ constexpr std::uint64_t kBlock = 1 << 20;
 
 std::string of_workers(std::uint64_t needed, int workers) {
   return "where its " + std::to_string(workers) + " workers need " + std::to_string(needed);
-}
-
-/// A block that is like no other of the file.
-void fill(std::vector<char>& block, std::uint64_t number, int rank) {
-  std::uint64_t state = number * 1'000'003 + static_cast<std::uint64_t>(rank);
-  for (char& byte : block) {
-    state = state * 6364136223846793005 + 1442695040888963407;
-    byte = static_cast<char>(state >> 56);
-  }
 }
 
 }  // namespace
@@ -62,16 +54,16 @@ void verify_room(const fs::path& folder, std::uint64_t needed, int workers) {
 
 void verify_disk(const fs::path& folder, std::uint64_t bytes, int rank) {
   const fs::path path = folder / ("check." + std::to_string(rank));
-  std::vector<char> block, found;
+  std::vector<std::byte> block, found;
   const auto next_block = [&](std::uint64_t begin) {
     block.resize(std::min(kBlock, bytes - begin));
-    fill(block, begin / kBlock, rank);
+    fill(block, begin / kBlock, static_cast<std::uint64_t>(rank), 0);
   };
   io::FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!file) core::fail_errno("cannot create " + path.string());
   for (std::uint64_t begin = 0; begin < bytes; begin += block.size()) {
     next_block(begin);
-    io::write_all(file.get(), {block.data(), block.size()}, path);
+    io::write_all(file.get(), {reinterpret_cast<const char*>(block.data()), block.size()}, path);
   }
   if (::fsync(file.get()) != 0) core::fail_errno("cannot write " + path.string() + " to its disk");
   // From the disk, where the system heeds that.
@@ -79,7 +71,7 @@ void verify_disk(const fs::path& folder, std::uint64_t bytes, int rank) {
   for (std::uint64_t begin = 0; begin < bytes; begin += block.size()) {
     next_block(begin);
     found.resize(block.size());
-    io::read_at(file.get(), std::as_writable_bytes(std::span(found)), begin, path);
+    io::read_at(file.get(), found, begin, path);
     if (found != block) {
       throw core::Error("what was written to " + path.string() + " was read back otherwise, within the " +
                         std::to_string(block.size()) + " bytes from " + std::to_string(begin));

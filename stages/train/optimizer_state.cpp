@@ -264,10 +264,7 @@ void OptimizerState::apply(std::int64_t step, double learning_rate, float gradie
 /// An array in memory: where it lies, or as the disk has it.
 checkpoint::Content OptimizerState::shown(const Array& array) const {
   if (array.region < 0) return array.memory.view;
-  return {Dtype::kFloat32, elements_,
-          [store = store_.get(), region = array.region](std::int64_t offset, std::span<std::byte> to) {
-            store->read_bytes(region, offset, to);
-          }};
+  return content_of(*store_, array.region, Dtype::kFloat32, elements_);
 }
 
 std::vector<std::string> OptimizerState::paths(std::size_t parameter) const {

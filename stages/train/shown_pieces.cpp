@@ -32,10 +32,7 @@ checkpoint::Content ShownPieces::put(core::Stream& stream, int place, const core
     return copy;
   }
   store_->write(place, 0, tensor).wait();
-  return {tensor.dtype(), tensor.elements(),
-          [store = store_.get(), place](std::int64_t offset, std::span<std::byte> to) {
-            store->read_bytes(place, offset, to);
-          }};
+  return content_of(*store_, place, tensor.dtype(), tensor.elements());
 }
 
 void ShownPieces::clear() {

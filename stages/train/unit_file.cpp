@@ -11,6 +11,12 @@ using core::Shape;
 using core::Tensor;
 using core::TensorView;
 
+checkpoint::Content content_of(const offload::Store& store, int region, core::Dtype dtype, std::int64_t elements) {
+  return {dtype, elements, [&store, region](std::int64_t offset, std::span<std::byte> to) {
+            store.read_bytes(region, offset, to);
+          }};
+}
+
 UnitFile::UnitFile(core::Stream& stream, core::Arena& host, const Disk& disk, std::vector<std::int64_t> elements,
                    core::Dtype dtype, core::Category category)
     : stream_(stream), elements_(std::move(elements)), dtype_(dtype), category_(category) {
@@ -44,9 +50,7 @@ void UnitFile::flush() {
 
 checkpoint::Content UnitFile::show(int unit) {
   flush();
-  return {dtype_, elements(unit), [store = store_.get(), unit](std::int64_t offset, std::span<std::byte> to) {
-            store->read_bytes(unit, offset, to);
-          }};
+  return content_of(*store_, unit, dtype_, elements(unit));
 }
 
 UnitWindow::Held UnitWindow::read(int unit) {

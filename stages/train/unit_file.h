@@ -24,6 +24,9 @@ struct Disk {
   std::function<void(std::string_view)> log;
 };
 
+/// A region of a store as what checkpoints are made of: read when they are written, so the store must outlive that.
+checkpoint::Content content_of(const offload::Store& store, int region, core::Dtype dtype, std::int64_t elements);
+
 /// What a rank owns of every unit, on a disk: a region for each, of `elements[unit]`. Used by one thread.
 class UnitFile {
  public:

@@ -412,6 +412,13 @@ TEST_CASE("a training stops by itself before Slurm ends its job, and goes on in 
   CHECK(starts_until_second(on, 60s) == 2);
 }
 
+/// Gives the job that runs another time limit, as scontrol takes it.
+void limit_running_job(const OnCluster& on, const std::string& minutes) {
+  const std::string id = on.cluster.run({"squeue", "-h", "-t", "R", "-o", "%i"}).out;
+  REQUIRE(on.cluster.run({"scontrol", "update", "JobId=" + id.substr(0, id.find('\n')), "TimeLimit=" + minutes})
+              .status == 0);
+}
+
 // The longer form, with limits in minutes as users give them: test_slurm "[minutes]".
 TEST_CASE("a training with a limit of a minute goes on in the next job", "[.minutes]") {
   NEEDS_SLURM();
@@ -425,8 +432,7 @@ TEST_CASE("a training whose limit is raised goes on in the same job", "[.minutes
   OnCluster on(training(1'000'000) + "slurm: {time: 1min, grace: 1s}\n");
   REQUIRE(on.submit().status == 0);
   on.attempt_at_step(15);
-  const std::string id = on.cluster.run({"squeue", "-h", "-t", "R", "-o", "%i"}).out;
-  REQUIRE(on.cluster.run({"scontrol", "update", "JobId=" + id.substr(0, id.find('\n')), "TimeLimit=+5"}).status == 0);
+  limit_running_job(on, "+5");
   CHECK(starts_until_second(on, 120s) == 1);
 }
 
@@ -435,8 +441,7 @@ TEST_CASE("a training whose limit is lowered is told by Slurm, and goes on in th
   OnCluster on(training(1'000'000) + "slurm: {time: 10min, grace: 30s}\n");
   REQUIRE(on.submit().status == 0);
   on.attempt_at_step(15);
-  const std::string id = on.cluster.run({"squeue", "-h", "-t", "R", "-o", "%i"}).out;
-  REQUIRE(on.cluster.run({"scontrol", "update", "JobId=" + id.substr(0, id.find('\n')), "TimeLimit=1"}).status == 0);
+  limit_running_job(on, "1");
   const std::string first = log_saying(on, 1, "stopping as asked, after step ", 120s);
   CHECK_THAT(first, !Catch::Contains("the time of this attempt ends at "));
   log_saying(on, 2, "goes on after step ", 60s);
