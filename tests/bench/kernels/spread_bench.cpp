@@ -7,12 +7,15 @@
 #include <time.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,7 +55,7 @@ class Run {
                                         host_,
                                         grid_,
                                         profile_,
-                                        [](std::string_view) {},
+                                        [this](std::string_view) { note_pass(); },
                                         [](std::string_view line) { std::printf("%s\n", line.data()); },
                                         scratch};
     trainer_ = std::make_unique<train::Trainer>(around, config, settings_, lanes, 1);
@@ -67,14 +70,20 @@ class Run {
     batch_.target_count = static_cast<std::int64_t>(ids_.size());
   }
 
-  void step() { trainer_->step(batch_, first_, ++steps_, 1e-4); }
-
-  /// Of all steps, in the optimizer, and in passes forward and backward: waiting for other stages is not among them.
-  double optimizer_s() const { return profile_.phases.totals().of(telemetry::Phase::kOptimizer); }
-  double passes_s() const {
-    const telemetry::PhaseTotals totals = profile_.phases.totals();
-    return totals.of(telemetry::Phase::kForward) + totals.of(telemetry::Phase::kBackward);
+  /// Seconds of a step's forward passes, then of its backward passes, then of the optimizer. What a pass waits for of
+  /// other stages is not in it.
+  const std::vector<double>& step() {
+    passes_.forward_s.clear();
+    passes_.backward_s.clear();
+    const double optimizer_s = told_.of(telemetry::Phase::kOptimizer);
+    trainer_->step(batch_, first_, ++steps_, 1e-4);
+    note_pass();
+    step_s_ = passes_.forward_s;
+    step_s_.insert(step_s_.end(), passes_.backward_s.begin(), passes_.backward_s.end());
+    step_s_.push_back(told_.of(telemetry::Phase::kOptimizer) - optimizer_s);
+    return step_s_;
   }
+
   std::vector<std::int64_t> unit_elements() const {
     std::vector<std::int64_t> elements;
     for (const model::Unit& unit : trainer_->decoder().units().all) elements.push_back(unit.elements);
@@ -96,6 +105,22 @@ class Run {
     return recipe->stages.at(0).config;
   }
 
+  /// A pass that was begun has ended when something else is.
+  void note_pass() {
+    const telemetry::PhaseTotals now = profile_.phases.totals();
+    const auto note = [&](std::vector<double>& passes, telemetry::Phase phase) {
+      if (now.of(phase) > told_.of(phase)) passes.push_back(now.of(phase) - told_.of(phase));
+    };
+    note(passes_.forward_s, telemetry::Phase::kForward);
+    note(passes_.backward_s, telemetry::Phase::kBackward);
+    told_ = now;
+  }
+
+  struct {
+    std::vector<double> forward_s, backward_s;
+  } passes_;
+  telemetry::PhaseTotals told_;
+  std::vector<double> step_s_;
   const train::Settings settings_;
   core::MemoryLedger ledger_;
   core::Arena device_, host_;
@@ -242,44 +267,63 @@ struct Bench {
     }
   }
 
-  /// The busiest of two stages works all the time but while its first micro-batch comes through the other stage, and
-  /// its last one's gradients go back: so it waits for a micro-batch's work of the other, which where stages have
-  /// equally much to do is (p - 1) / m of its own. Of many short steps some are disturbed by nothing else.
+  /// What two stages wait, of long steps, beside what 1F1B makes stages wait whose passes take as long as each did: a
+  /// pass is quicker while the other stage waits, as memory and caches are then its own, so that the bubble is smaller
+  /// than passes of equal length would make it. Medians of the steps.
   void pipeline() const {
     const std::vector<int> counts{4, 8, 16};
     std::vector<std::unique_ptr<Run>> runs;
     for (const int m : counts) {
-      runs.push_back(run(true, {"parallel.pipeline=2", "model.vocabulary=256", "data.sequence=128", "numerics.lanes=1",
-                                "batch.micro=1", "batch.global=" + std::to_string(m)}));
+      runs.push_back(run(true, {"parallel.pipeline=2", "model.vocabulary=256", "numerics.lanes=1", "batch.micro=1",
+                                "batch.global=" + std::to_string(m)}));
     }
-    struct Passes {
-      double all_s = 1e30, busiest_s = 0, other_s = 0;
-    };
-    std::vector<Passes> least(counts.size());
-    const auto most = [&](double mine) {
-      return 1e-9 * static_cast<double>(world.all_max(static_cast<std::int64_t>(1e9 * mine)));
-    };
-    for (int turn = 0; turn <= 10 * turns; ++turn) {
+    std::vector<std::vector<double>> bubbles(counts.size()), theories(counts.size());
+    for (int turn = -1; turn < 4 * turns; ++turn) {
       for (std::size_t i = 0; i < counts.size(); ++i) {
-        Run& one = *runs[i];
-        const double optimizer = one.optimizer_s(), passes = one.passes_s();
-        const double step = seconds(true, world.rank(), [&] { one.step(); });
-        const double work = one.passes_s() - passes;
-        const Passes now{step - most(one.optimizer_s() - optimizer), most(work), -most(-work)};
-        if (now.all_s < least[i].all_s) least[i] = now;
+        std::vector<double> mine;
+        const double step_s = seconds(true, world.rank(), [&] { mine = runs[i]->step(); });
+        std::vector<double> both(2 * mine.size());
+        world.all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(both)));
+        const std::span<const double> first = std::span(both).first(mine.size()),
+                                      second = std::span(both).last(mine.size());
+        const auto busy = [](std::span<const double> stage) {
+          return std::accumulate(stage.begin(), stage.end() - 1, 0.0);
+        };
+        const double busiest_s = std::max(busy(first), busy(second));
+        if (turn < 0) continue;
+        bubbles[i].push_back((step_s - std::max(first.back(), second.back())) / busiest_s - 1);
+        theories[i].push_back(scheduled_s(first, second, static_cast<std::size_t>(counts[i])) / busiest_s - 1);
       }
     }
     if (!tells()) return;
     for (std::size_t i = 0; i < counts.size(); ++i) {
-      const Passes& one = least[i];
-      const double bubble = one.all_s / one.busiest_s - 1, equal = 1.0 / counts[i],
-                   theory = equal * one.other_s / one.busiest_s;
+      const auto [low, bubble, high] = quartiles(bubbles[i]);
+      const double theory = quartiles(theories[i])[1];
       std::printf(
-          "pipeline of 2, %2d micro-batches: %.3f s, of which the stages work %.3f and %.3f: bubble %.3f, in "
-          "theory %.3f (of equal stages %.3f): ratio %.2f (bar 0.90 to 1.10)\n",
-          counts[i], one.all_s, one.busiest_s, one.other_s, bubble, theory, equal, bubble / theory);
+          "pipeline of 2, %2d micro-batches: bubble %.4f (quartiles %.4f and %.4f of %zu steps), in theory %.4f (of "
+          "equal passes %.4f): ratio %.3f (bar 0.90 to 1.10)\n",
+          counts[i], bubble, low, high, bubbles[i].size(), theory, 1.0 / counts[i], bubble / theory);
     }
     std::fflush(stdout);
+  }
+
+ private:
+  /// When the last pass ends by 1F1B (see model::Pipeline): the first stage has one micro-batch more under way than the
+  /// second. Of each stage: seconds of `micro` forward and as many backward passes.
+  static double scheduled_s(std::span<const double> first, std::span<const double> second, std::size_t micro) {
+    double first_s = first[0], second_s = 0, ready_s = first_s;
+    for (std::size_t i = 0; i < micro; ++i) {
+      second_s = std::max(second_s, ready_s) + second[i] + second[micro + i];
+      if (i + 1 < micro) ready_s = first_s += first[i + 1];
+      first_s = std::max(first_s, second_s) + first[micro + i];
+    }
+    return first_s;
+  }
+
+  static std::array<double, 3> quartiles(std::vector<double> values) {
+    std::ranges::sort(values);
+    const std::size_t n = values.size();
+    return {values[n / 4], values[n / 2], values[3 * n / 4]};
   }
 };
 
