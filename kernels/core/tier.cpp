@@ -86,6 +86,11 @@ Tier tier() {
   return current();
 }
 
+bool has_vnni() {
+  static const bool has = __builtin_cpu_supports("avx512vnni") != 0;
+  return has && tier() >= Tier::kAvx512;
+}
+
 Tier settle_tier() {
   settled = true;
   return current();

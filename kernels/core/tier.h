@@ -27,6 +27,10 @@ Tier detected_tier();
 /// The tier in use: the detected one, or what pin_tier set.
 Tier tier();
 
+/// Whether dot products of int8 are to be used (AVX512-VNNI): where the tier in use is at least kAvx512 and the
+/// processor has them. They are exact, so that they change no bits.
+bool has_vnni();
+
 /// Uses this tier from now on, for the whole process.
 /// Errors: core::Error if the processor lacks it, or if settle_tier was called under another.
 void pin_tier(Tier tier);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rates of linear::matmul for the products of one GPT-2 124M training step, each beside oneDNN's own whole-product
-// primitive on the same threads, in turns. Usage: gemm_bench [fp32|bf16] [rows]
+// Rates of linear::matmul for the products of one GPT-2 124M training step, or of quant::int8_matmul for its forward
+// pass, each beside oneDNN's own whole-product primitive on the same threads, in turns. Usage: gemm_bench
+// [fp32|bf16|int8] [rows]
 #include <omp.h>
 
 #include <algorithm>
@@ -14,6 +15,9 @@
 #include "kernels/core/random.h"
 #include "kernels/core/tier.h"
 #include "kernels/linear/matmul.h"
+#include "kernels/linear/tier.h"
+#include "kernels/quant/int8_matmul.h"
+#include "kernels/quant/quantize.h"
 #include "tests/bench/kernels/whole_product.h"
 
 namespace {
@@ -57,6 +61,46 @@ std::pair<double, double> best_seconds(const First& first, const Second& second)
   return {best_first, best_second};
 }
 
+struct Layer {
+  const char* name;
+  std::int64_t inputs;
+  std::int64_t outputs;
+};
+constexpr Layer kLayers[] = {{"qkv", 768, 2304},
+                             {"attention projection", 768, 768},
+                             {"mlp up", 768, 3072},
+                             {"mlp down", 3072, 768},
+                             {"head, one chunk", 768, 8192}};
+
+/// In groups of 128, and in one group.
+void integers(core::Arena& arena, core::Stream& stream, std::int64_t rows) {
+  for (const Layer& layer : kLayers) {
+    for (const std::int64_t group : {std::int64_t{128}, layer.inputs}) {
+      const auto quantized = [&](std::int64_t count, std::uint64_t seed) {
+        const core::Tensor values = random_tensor(arena, Dtype::kFloat32, Shape{count, layer.inputs}, seed);
+        auto made = std::pair{
+            arena.tensor(Dtype::kInt8, values.view.shape(), core::Category::kActivations, "bench"),
+            arena.tensor(Dtype::kFloat32, Shape{count, layer.inputs / group}, core::Category::kActivations, "bench")};
+        quant::quantize_groups(stream, made.first.view, made.second.view, values.view, group);
+        return made;
+      };
+      const auto [x, x_scales] = quantized(rows, 1);
+      const auto [w, w_scales] = quantized(layer.outputs, 2);
+      quant::PackedInt8 packed(arena, layer.inputs, layer.outputs, group, core::Category::kParameters, "w");
+      packed.pack(stream, w.view, w_scales.view);
+      const core::Tensor y =
+          arena.tensor(Dtype::kFloat32, Shape{rows, layer.outputs}, core::Category::kActivations, "bench");
+      bench::WholeProduct whole(Dtype::kInt8, rows, layer.inputs, layer.outputs);
+      const auto [ours, theirs] = best_seconds(
+          [&, &x = x, &x_scales = x_scales] { quant::int8_matmul(stream, y.view, x.view, x_scales.view, packed); },
+          [&] { whole.run(); });
+      const double operations = 2e-9 * static_cast<double>(rows * layer.inputs * layer.outputs);
+      std::printf("%-22s groups of %-6ld %7.0f | %7.0f | %.2f\n", layer.name, group, operations / ours,
+                  operations / theirs, theirs / ours);
+    }
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -65,17 +109,15 @@ int main(int count, char** arguments) {
   core::MemoryLedger ledger;
   core::Arena arena(core::kCpu, core::Space::kDevice, ledger);
   const auto stream = core::make_stream(arena);
-  std::printf("%s, %ld rows, %d threads, tier %s; GFLOP/s of matmul | of oneDNN's whole product | ratio\n",
-              std::string(core::name(dtype)).c_str(), rows, omp_get_max_threads(),
-              std::string(core::name(core::settle_tier())).c_str());
-  struct Layer {
-    const char* name;
-    std::int64_t inputs;
-    std::int64_t outputs;
-  };
-  for (const Layer& layer :
-       {Layer{"qkv", 768, 2304}, Layer{"attention projection", 768, 768}, Layer{"mlp up", 768, 3072},
-        Layer{"mlp down", 3072, 768}, Layer{"head, one chunk", 768, 8192}}) {
+  std::printf(
+      "%s, %ld rows, %d threads, tier %s; GFLOP/s (of int8: GOP/s) of ours | of oneDNN's whole product | ratio\n",
+      std::string(core::name(dtype)).c_str(), rows, omp_get_max_threads(),
+      std::string(core::name(linear::settle_tier())).c_str());
+  if (dtype == Dtype::kInt8) {
+    integers(arena, *stream, rows);
+    return 0;
+  }
+  for (const Layer& layer : kLayers) {
     const core::Tensor x = random_tensor(arena, dtype, Shape{rows, layer.inputs}, 1);
     const core::Tensor w = random_tensor(arena, dtype, Shape{layer.outputs, layer.inputs}, 2);
     const core::Tensor y = random_tensor(arena, dtype, Shape{rows, layer.outputs}, 3);

@@ -54,6 +54,58 @@ inline std::vector<double> dequantize_groups(const Quantized& quantized, std::si
   return x;
 }
 
+/// kernels/quant/int8_matmul.h: what the sums are of exact terms, and with each term as large as it is.
+struct IntegerProduct {
+  std::vector<double> y;
+  std::vector<double> magnitudes;
+};
+
+/// x: rows x depth, b: columns x depth.
+inline IntegerProduct int8_matmul(const Quantized& x, const Quantized& b, std::size_t rows, std::size_t depth,
+                                  std::size_t columns, std::size_t group) {
+  IntegerProduct product;
+  const std::size_t groups = (depth + group - 1) / group;
+  for (std::size_t m = 0; m < rows; ++m) {
+    for (std::size_t n = 0; n < columns; ++n) {
+      double sum = 0, magnitude = 0;
+      for (std::size_t g = 0; g < groups; ++g) {
+        double dot = 0;
+        for (std::size_t k = g * group; k < std::min(depth, (g + 1) * group); ++k) {
+          dot += x.q[m * depth + k] * b.q[n * depth + k];
+        }
+        const double term = x.scales[m * groups + g] * b.scales[n * groups + g] * dot;
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      product.y.push_back(sum);
+      product.magnitudes.push_back(magnitude);
+    }
+  }
+  return product;
+}
+
+/// The same in the arithmetic that its header spells out, to the bit.
+inline std::vector<double> int8_matmul_as_spelled(const Quantized& x, const Quantized& b, std::size_t rows,
+                                                  std::size_t depth, std::size_t columns, std::size_t group) {
+  std::vector<double> y;
+  const std::size_t groups = (depth + group - 1) / group;
+  for (std::size_t m = 0; m < rows; ++m) {
+    for (std::size_t n = 0; n < columns; ++n) {
+      float sum = 0;
+      for (std::size_t g = 0; g < groups; ++g) {
+        double dot = 0;
+        for (std::size_t k = g * group; k < std::min(depth, (g + 1) * group); ++k) {
+          dot += x.q[m * depth + k] * b.q[n * depth + k];
+        }
+        const auto scale = static_cast<float>(x.scales[m * groups + g] * b.scales[n * groups + g]);
+        sum = std::fma(scale, static_cast<float>(dot), sum);
+      }
+      y.push_back(static_cast<double>(sum));
+    }
+  }
+  return y;
+}
+
 /// An fp16 from its two bytes.
 inline double half(const std::string& bytes, std::size_t at) {
   const unsigned word =
