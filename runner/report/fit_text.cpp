@@ -21,7 +21,11 @@ std::string fit_text(const plan::Plan& plan) {
   const std::vector<std::optional<stages::Fit>> found = fits(plan);
   std::string text;
   for (std::size_t i = 0; i < found.size(); ++i) {
-    if (!found[i]) continue;
+    if (!found[i]) {
+      const bool has_choice = stages::find_kind(plan.jobs[i].spec.kind)->fit != nullptr;
+      if (has_choice) text += plan.jobs[i].spec.job + ": its model is not known before other jobs have run\n";
+      continue;
+    }
     const stages::Fit& fit = *found[i];
     const stages::Resources& resources = plan.jobs[i].spec.resources;
     const std::string budget =
@@ -29,8 +33,8 @@ std::string fit_text(const plan::Plan& plan) {
     text += plan.jobs[i].spec.job + ": " + std::to_string(resources.ranks()) + " x " + budget + " of device memory: ";
     text += !fit.fits ? "nothing fits; the least" : fit.changes.empty() ? "fits as it stands; it" : "fits with";
     text += fit.changes.empty() ? " needs " : " these changes, and needs ";
-    text += bytes_text(fit.device_bytes) + " a worker, " + bytes_text(fit.host_bytes) + " of the host, " +
-            bytes_text(fit.disk_bytes) + " of a disk\n";
+    text += bytes_text(fit.device_bytes) + " a worker, " + bytes_text(fit.gap_bytes) + " for gaps besides, " +
+            bytes_text(fit.host_bytes) + " of the host, " + bytes_text(fit.disk_bytes) + " of a disk\n";
     if (fit.changes.empty()) continue;
     Table table({"change", "saves", "why"});
     for (const stages::Fit::Change& change : fit.changes) {
@@ -49,6 +53,7 @@ nlohmann::json to_json(const stages::Fit& fit) {
   }
   return {{"fits", fit.fits},
           {"device_bytes", fit.device_bytes},
+          {"gap_bytes", fit.gap_bytes},
           {"host_bytes", fit.host_bytes},
           {"disk_bytes", fit.disk_bytes},
           {"changes", std::move(changes)}};

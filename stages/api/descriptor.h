@@ -52,6 +52,7 @@ struct Fit {
   };
   bool fits = false;  ///< false: nothing does, and this is what needs the least of the device's memory
   std::uint64_t device_bytes = 0, host_bytes = 0, disk_bytes = 0;  ///< of a rank
+  std::uint64_t gap_bytes = 0;  ///< left of the device's memory besides, for gaps that are too small to be used
   std::vector<Change> changes;                                     ///< none: it fits as it stands
 };
 

@@ -24,6 +24,10 @@ bool is_pattern(std::string_view path) {
   return false;
 }
 
+bool is_of_this_run(std::string_view path) {
+  return path.starts_with("${run.") || path.starts_with("${stages.");
+}
+
 std::filesystem::path input_path(const std::string& path) {
   if (std::filesystem::exists(path)) return path;
   std::string literal;

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
+#include <vector>
 
-#include "kernels/core/error.h"
 #include "stages/api/descriptor.h"
 #include "stages/api/input_path.h"
 #include "stages/infer/settings.h"
 #include "stages/shared/model/generation_memory.h"
+#include "stages/shared/model/model_at.h"
 
 namespace braise::infer {
 namespace {
@@ -17,9 +20,12 @@ using nlohmann::json;
 // Texts, tokens and buffers of files.
 constexpr std::uint64_t kBufferBytes = std::uint64_t{16} << 20;
 
-/// Whether the path names a file that another stage of the run leaves.
-bool is_of_this_run(const std::string& path) {
-  return path.starts_with("${run.") || path.starts_with("${stages.");
+/// The model's configuration; nothing where another stage will leave it, where nothing is there, or where `problems`
+/// say why there can be none.
+std::optional<model::Config> known_model(const json& config, std::vector<std::string>& problems) {
+  const std::string path = config.at("model");
+  const bool is_there = !stages::is_of_this_run(path) && std::filesystem::exists(stages::input_path(path));
+  return is_there ? model::config_at(stages::input_path(path), problems) : std::nullopt;
 }
 
 void check(const stages::RuleContext& context) {
@@ -29,10 +35,13 @@ void check(const stages::RuleContext& context) {
                   "must be 1, or sampling.temperature above 0");
   }
   const auto check_path = [&](const std::string& pointer, const std::string& path, const char* remedy) {
-    if (is_of_this_run(path) || !stages::is_pattern(path)) return;
+    if (stages::is_of_this_run(path) || !stages::is_pattern(path)) return;
     context.fault(pointer, "is a pattern of names", std::string(remedy) + "; escape a special character as \"[*]\"");
   };
   check_path("/model", config.at("model"), "name one folder");
+  std::vector<std::string> problems;
+  known_model(config, problems);
+  for (const std::string& problem : problems) context.fault("/model", problem, "");
   const json& prompts = config.at("prompts");
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     if (!prompts[i].is_object()) continue;
@@ -44,7 +53,7 @@ void check(const stages::RuleContext& context) {
 std::vector<stages::InputPattern> inputs(const json& config) {
   std::vector<stages::InputPattern> patterns;
   const std::string model = config.at("model");
-  if (!is_of_this_run(model)) {
+  if (!stages::is_of_this_run(model)) {
     const bool is_file = model.ends_with(".gguf") || model.ends_with("/manifest.json");
     patterns.push_back({"/model", is_file ? model : model + "/*", ""});  // all files of a folder make the model
   }
@@ -52,26 +61,13 @@ std::vector<stages::InputPattern> inputs(const json& config) {
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     if (!prompts[i].is_object()) continue;
     const std::string file = prompts[i].at("path");
-    if (!is_of_this_run(file)) patterns.push_back({"/prompts/" + std::to_string(i) + "/path", file, ""});
+    if (!stages::is_of_this_run(file)) patterns.push_back({"/prompts/" + std::to_string(i) + "/path", file, ""});
   }
   return patterns;
 }
 
-/// The configuration of a Hugging Face folder among the inputs.
-std::optional<model::Config> model_of(const std::vector<stages::InputFile>& inputs) {
-  for (const stages::InputFile& file : inputs) {
-    if (!file.path.ends_with("/config.json")) continue;
-    try {
-      return model::read_hugging_face(file.path);
-    } catch (const core::Error&) {
-      return std::nullopt;  // the job itself tells what is wrong with it
-    }
-  }
-  return std::nullopt;
-}
-
 stages::Estimate estimate(const json& config, const stages::Resources& resources,
-                          const std::vector<stages::InputFile>& inputs) {
+                          const std::vector<stages::InputFile>&) {
   stages::Estimate result;
   result.step_unit = "completion";
   const Settings settings(settings_from(config, 0));
@@ -83,8 +79,9 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   }
   const std::uint64_t prompts = config.at("prompts").size();
   if (known) result.steps = prompts * settings.samples;
-  const std::optional<model::Config> model = model_of(inputs);
-  if (!model) return result;  // a model that is still to be made is not known yet
+  std::vector<std::string> problems;
+  const std::optional<model::Config> model = known_model(config, problems);
+  if (!model) return result;
 
   model::GenerationShape shape;
   shape.threads = resources.threads;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "stages/api/descriptor.h"
+#include "stages/api/input_path.h"
 
 namespace braise::tokenize {
 namespace {
@@ -21,11 +22,6 @@ constexpr std::uint64_t kBytesPerDocumentByte = 1 + 4;
 
 bool is_compressed(const std::string& path) {
   return path.ends_with(".gz") || path.ends_with(".dz") || path.ends_with(".zst");
-}
-
-/// Whether the pattern names a file that another stage of the run leaves.
-bool is_of_this_run(const std::string& pattern) {
-  return pattern.starts_with("${run.") || pattern.starts_with("${stages.");
 }
 
 void check(const stages::RuleContext& context) {
@@ -47,7 +43,7 @@ std::vector<stages::InputPattern> inputs(const nlohmann::json& config) {
     } else {
       pattern = {pointer, entry, ""};
     }
-    if (!is_of_this_run(pattern.pattern)) patterns.push_back(std::move(pattern));
+    if (!stages::is_of_this_run(pattern.pattern)) patterns.push_back(std::move(pattern));
   };
   const nlohmann::json& input = config.at("input");
   if (input.is_array()) {

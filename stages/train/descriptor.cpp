@@ -23,11 +23,6 @@ bool is_given(const json& value) {
   return !value.empty() && value != json("");
 }
 
-/// Whether the pattern names a file that another stage of the run leaves.
-bool is_of_this_run(const std::string& pattern) {
-  return pattern.starts_with("${run.") || pattern.starts_with("${stages.");
-}
-
 void check_length(const stages::RuleContext& context) {
   int given = 0;
   for (const char* const key : {"steps", "tokens", "epochs"}) given += context.config.at(key) != 0 ? 1 : 0;
@@ -74,9 +69,9 @@ void check_data(const stages::RuleContext& context) {
 
 void check_model(const stages::RuleContext& context) {
   const json& described = context.config.at("model");
-  if (is_given(described.at("from"))) {
-    const std::string from = described.at("from");
-    if (!is_of_this_run(from) && stages::is_pattern(from)) {
+  const std::string from = described.at("from");
+  if (!from.empty()) {
+    if (!stages::is_of_this_run(from) && stages::is_pattern(from)) {
       context.fault("/model/from", "is a pattern of names", "name one model; escape a special character as \"[*]\"");
     }
     for (const char* const key : {"layers", "hidden", "heads", "kv_heads", "head_size", "intermediate", "vocabulary"}) {
@@ -84,7 +79,6 @@ void check_model(const stages::RuleContext& context) {
         context.fault("/model/" + std::string(key), "is given besides `from`", "leave it out: the model has its own");
       }
     }
-    return;
   }
   std::vector<model::RecipeProblem> problems;
   const std::optional<model::Config> config = known_model(context.config, problems);
@@ -93,9 +87,13 @@ void check_model(const stages::RuleContext& context) {
   }
   if (!config) return;
   const std::int64_t sequence = context.config.at("data").at("sequence");
-  if (config->positions < sequence) {
+  if (from.empty() && config->positions < sequence) {
     context.fault("/model/positions", "is " + std::to_string(config->positions) + ", less than data.sequence",
                   "must be at least " + std::to_string(sequence));
+  }
+  if (!from.empty() && !config->rope && config->positions < sequence) {
+    context.fault("/data/sequence", "is " + std::to_string(sequence),
+                  "must be at most " + std::to_string(config->positions) + ", the positions of the model " + from);
   }
   const Settings settings(context.config);
   std::vector<std::string> unused;
@@ -230,7 +228,7 @@ void check(const stages::RuleContext& context) {
 std::vector<stages::InputPattern> inputs(const json& config) {
   std::vector<stages::InputPattern> patterns;
   const auto add = [&](const std::string& pointer, const std::string& path, const std::string& suffix = "") {
-    if (!is_of_this_run(path)) patterns.push_back({pointer, path + suffix, ""});
+    if (!stages::is_of_this_run(path)) patterns.push_back({pointer, path + suffix, ""});
   };
   const auto add_all = [&](const std::string& pointer, const json& entries) {
     if (entries.is_string()) return add(pointer, entries);
@@ -262,7 +260,7 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   const std::optional<Lanes> lanes =
       deal(settings.global, settings.micro, settings.lanes, data_ranks, key, problem, remedy);
   const std::optional<model::Config> described = known_model(config, problems);
-  if (!lanes || !described) return result;  // a model that is taken from elsewhere is not known yet
+  if (!lanes || !described) return result;  // a model that another stage will leave is not known yet
   const RankMemory memory = most_memory(*described, settings, *lanes, data_ranks, resources.threads);
   const auto tell = [](const RankMemory::Peaks& peaks, std::map<std::string, std::uint64_t>& to) {
     for (int i = 0; i < core::kCategories; ++i) {

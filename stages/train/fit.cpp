@@ -93,6 +93,7 @@ std::uint64_t sum(const RankMemory::Peaks& peaks) {
 
 struct Need {
   std::uint64_t device = 0, host = 0, disk = 0;
+  std::uint64_t gaps() const { return device / kSlack; }
 };
 
 class Search {
@@ -114,7 +115,7 @@ class Search {
 
   bool fits(const Need& need) const {
     const auto within = [](std::uint64_t bytes, std::uint64_t budget) { return budget == 0 || bytes <= budget; };
-    return within(need.device + need.device / kSlack, resources_.device_memory_bytes) &&
+    return within(need.device + need.gaps(), resources_.device_memory_bytes) &&
            within(need.host, resources_.host_memory_bytes);
   }
 
@@ -155,9 +156,10 @@ class Search {
         result.device_bytes = found->device;
         result.host_bytes = found->host;
         result.disk_bytes = found->disk;
+        result.gap_bytes = found->gaps();
       }
       if (!fits(*found)) continue;
-      result = {true, found->device, found->host, found->disk, {}};
+      result = {true, found->device, found->host, found->disk, found->gaps(), {}};
       for (std::size_t i = 0; i < all.size(); ++i) {
         if (layout.chosen[i] == 0) continue;
         const Change& change = all[i][layout.chosen[i]];

@@ -4,13 +4,16 @@
 #include <algorithm>
 #include <cstddef>
 #include <deque>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include "kernels/comm/workspace.h"
+#include "stages/api/input_path.h"
 #include "stages/shared/model/memory.h"
+#include "stages/shared/model/model_at.h"
 #include "stages/shared/model/part.h"
 #include "stages/shared/model/units.h"
 #include "stages/train/limits.h"
@@ -373,9 +376,26 @@ class Rehearsal {
 
 }  // namespace
 
+std::optional<model::Config> described_model(const nlohmann::json& config, std::int64_t vocabulary,
+                                             std::vector<model::RecipeProblem>& problems) {
+  const nlohmann::json& described = config.at("model");
+  const std::string from = described.at("from");
+  if (from.empty()) return model::from_recipe(described, vocabulary, config.at("data").at("sequence"), problems);
+  std::vector<std::string> unreadable;
+  std::optional<model::Config> model = model::config_at(stages::input_path(from), unreadable);
+  for (const std::string& problem : unreadable) problems.push_back({"from", problem, ""});
+  if (!model) return std::nullopt;
+  model->embedding_dropout = described.at("dropout").at("embedding");
+  model->attention_dropout = described.at("dropout").at("attention");
+  model->residual_dropout = described.at("dropout").at("residual");
+  return model;
+}
+
 std::optional<model::Config> known_model(const nlohmann::json& config, std::vector<model::RecipeProblem>& problems) {
-  if (config.at("model").at("from") != "") return std::nullopt;
-  return model::from_recipe(config.at("model"), kUsualVocabulary, config.at("data").at("sequence"), problems);
+  const std::string from = config.at("model").at("from");
+  const bool is_there =
+      from.empty() || (!stages::is_of_this_run(from) && std::filesystem::exists(stages::input_path(from)));
+  return is_there ? described_model(config, kUsualVocabulary, problems) : std::nullopt;
 }
 
 RankMemory rank_memory(const model::Config& config, const Settings& settings, const Lanes& lanes,

@@ -15,8 +15,13 @@
 
 namespace braise::train {
 
-/// The model that the keys of a stage describe; nothing where it is taken from elsewhere, or where `problems` say why
-/// there can be none. A vocabulary that only the data will tell is taken to be that of bytes.
+/// The model that the keys of a stage describe, or that lies where they say; nothing where `problems` say why there can
+/// be none. `vocabulary`: of the data.
+std::optional<model::Config> described_model(const nlohmann::json& config, std::int64_t vocabulary,
+                                             std::vector<model::RecipeProblem>& problems);
+
+/// The same before anything has run: nothing too where the model is what another stage will leave, or is not there. A
+/// vocabulary that only the data will tell is taken to be that of bytes.
 std::optional<model::Config> known_model(const nlohmann::json& config, std::vector<model::RecipeProblem>& problems);
 
 /// What one rank of a training holds at most, and what it sends.

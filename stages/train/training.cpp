@@ -15,9 +15,9 @@
 #include "stages/shared/checkpoint/parameters.h"
 #include "stages/shared/machine/gemm.h"
 #include "stages/shared/model/gguf_model.h"
-#include "stages/shared/model/recipe.h"
 #include "stages/shared/telemetry/metrics_lines.h"
 #include "stages/shared/weights/weights.h"
+#include "stages/train/memory.h"
 
 namespace braise::train {
 namespace {
@@ -144,31 +144,15 @@ void Training::open_data() {
 }
 
 model::Config Training::model_config() {
-  const json& described = context_.job().config.at("model");
   const auto vocabulary = static_cast<std::int64_t>(dataset_->vocabulary_size());
-  const std::string from = described.at("from");
-  std::optional<model::Config> config;
-  std::vector<std::string> problems;
-  if (from.empty()) {
-    std::vector<model::RecipeProblem> wrong;
-    config = model::from_recipe(described, vocabulary, settings_.sequence, wrong);
-    for (const model::RecipeProblem& one : wrong) problems.push_back("model." + one.key + " " + one.problem);
-  } else {
-    const fs::path path = stages::input_path(from);
-    if (const auto folder = checkpoint::folder_of(path)) {
-      config = model::read_hugging_face(checkpoint::Checkpoint(*folder).metadata().at("model"), problems);
-    } else if (path.extension() == ".gguf") {
-      config = model::open_gguf_model(path).config;
-    } else {
-      config = model::read_hugging_face(path / "config.json");
-    }
-    if (config) {
-      config->embedding_dropout = described.at("dropout").at("embedding");
-      config->attention_dropout = described.at("dropout").at("attention");
-      config->residual_dropout = described.at("dropout").at("residual");
-    }
+  std::vector<model::RecipeProblem> problems;
+  const std::optional<model::Config> config = described_model(context_.job().config, vocabulary, problems);
+  if (!config) {
+    std::string text = "the model cannot be made:";
+    for (const model::RecipeProblem& one : problems) text += " model." + one.key + " " + one.problem + ";";
+    text.pop_back();
+    throw core::Error(text);
   }
-  if (!config) throw core::Error("the model cannot be made: " + (problems.empty() ? "" : problems.front()));
   if (config->vocabulary < vocabulary) {
     throw core::Error("the model has " + std::to_string(config->vocabulary) + " tokens, and the data have " +
                       std::to_string(vocabulary) + "; tokenize with the tokenizer of the model");

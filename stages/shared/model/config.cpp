@@ -396,6 +396,12 @@ void read_llama(const json& object, Reader& reader, Config& config, std::vector<
   reader.must_be("pretraining_tp", 1);
 }
 
+std::string text_of(const std::filesystem::path& file, const std::vector<std::string>& problems) {
+  std::string text = "a model that cannot be read:";
+  for (const std::string& problem : problems) text += "\n  " + file.string() + ": " + problem;
+  return text;
+}
+
 }  // namespace
 
 std::int64_t Config::parameter_count() const {
@@ -449,15 +455,19 @@ std::optional<Config> read_hugging_face(const json& object, std::vector<std::str
   return config;
 }
 
+UnreadableModel::UnreadableModel(const std::filesystem::path& file, const std::vector<std::string>& problems,
+                                 core::SourceLocation where)
+    : Error(text_of(file, problems), where) {
+  for (const std::string& problem : problems) problems_.push_back(file.string() + ": " + problem);
+}
+
 Config read_hugging_face(const std::filesystem::path& path) {
   const json object = json::parse(io::read_file(path), nullptr, false);
-  if (object.is_discarded()) throw core::Error(path.string() + ": is no JSON; a config.json of Hugging Face is needed");
+  if (object.is_discarded()) throw UnreadableModel(path, {"is no JSON; a config.json of Hugging Face is needed"});
   std::vector<std::string> problems;
   const std::optional<Config> config = read_hugging_face(object, problems);
-  if (config) return *config;
-  std::string text;
-  for (const std::string& problem : problems) text += "\n  " + path.string() + ": " + problem;
-  throw core::Error("a model that cannot be read:" + text);
+  if (!config) throw UnreadableModel(path, problems);
+  return *config;
 }
 
 }  // namespace braise::model

@@ -12,6 +12,7 @@
 
 #include "kernels/activation/activation.h"
 #include "kernels/attention/rope.h"
+#include "kernels/core/error.h"
 
 namespace braise::model {
 
@@ -87,7 +88,20 @@ struct Config {
 /// problem is added to `problems`, as "key: what is wrong; what would be right", and nothing is returned.
 std::optional<Config> read_hugging_face(const nlohmann::json& json, std::vector<std::string>& problems);
 
-/// The same of a file. Errors: core::Error with the path and all problems.
+/// Files that should be a model's, and tell of none that Braise can compute.
+class UnreadableModel : public core::Error {
+ public:
+  UnreadableModel(const std::filesystem::path& file, const std::vector<std::string>& problems,
+                  core::SourceLocation where = core::SourceLocation::current());
+
+  /// Each begins with the file's path.
+  const std::vector<std::string>& problems() const { return problems_; }
+
+ private:
+  std::vector<std::string> problems_;
+};
+
+/// The same of a file. Errors: UnreadableModel.
 Config read_hugging_face(const std::filesystem::path& path);
 
 /// The config.json of a model: what read_hugging_face reads back to the same configuration.

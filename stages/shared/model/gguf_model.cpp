@@ -451,25 +451,20 @@ GgufModel open_gguf_model(const std::filesystem::path& path) {
                                                     "gemma2", "gemma3", "starcoder2", "olmo2", "phi3"};
   Gguf gguf = weights::open_gguf(path);
   std::vector<std::string> problems;
-  const auto refuse = [&] {
-    std::string text;
-    for (const std::string& problem : problems) text += "\n  " + path.string() + ": " + problem;
-    throw core::Error("a model that cannot be read:" + text);
-  };
   Translation translation(gguf, problems);
   const std::string& architecture = translation.architecture();
   if (!kArchitectures.contains(architecture)) {
     problems.push_back("general.architecture: is " + weights::in_quotes(architecture) +
                        "; Braise knows gpt2, llama, qwen2, qwen3, gemma, gemma2, gemma3, starcoder2, olmo2 and phi3");
-    refuse();
+    throw UnreadableModel(path, problems);
   }
   const json object = translation.hugging_face();
   std::vector<std::string> others;
   const std::optional<Config> config = read_hugging_face(object, others);
   for (const std::string& problem : others) problems.push_back(translation.in_own_words(problem));
-  if (!problems.empty()) refuse();
+  if (!problems.empty()) throw UnreadableModel(path, problems);
   std::vector<TensorInfo> tensors = as_hugging_face(gguf, *config, architecture, problems);
-  if (!problems.empty()) refuse();
+  if (!problems.empty()) throw UnreadableModel(path, problems);
   return {*config, std::move(gguf.weights).renamed(std::move(tensors))};
 }
 

@@ -20,8 +20,8 @@ struct GgufModel {
 /// Opens a GGUF file as a model. Its architecture is one of those of read_hugging_face that llama.cpp knows by the same
 /// name, or "llama" for mistral too; what the metadata leaves out is what llama.cpp takes. The tied head, biases and
 /// the rotation of Llama 3.1 are known by the tensors there are.
-/// Errors: core::Error naming the file and all problems by their keys: what is missing, wrong, or unknown among the
-/// architecture's keys, and parameters without a tensor. Those of weights::open_gguf.
+/// Errors: UnreadableModel with all problems by their keys: what is missing, wrong, or unknown among the architecture's
+/// keys, and parameters without a tensor. Those of weights::open_gguf.
 /// Source: ggml, docs/gguf.md; llama.cpp, convert_hf_to_gguf.py.
 GgufModel open_gguf_model(const std::filesystem::path& path);
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "stages/shared/io/file.h"
 #include "tests/support/support.h"
 
 namespace braise {
@@ -38,6 +40,80 @@ TEST_CASE("plan --fit tells the layout that fits, and a plan that cannot fit is 
   CHECK(refused.status == 2);
   CHECK_THAT(refused.err,
              Contains("stages.pretrain: needs more of each worker's device memory") && Contains("this would fit: "));
+}
+
+TEST_CASE(
+    "a model of given weights is planned for as one that the recipe describes, and refused before anything runs") {
+  const test::TemporaryFolder folder;
+  folder.write("text.txt", "a text");
+  const auto config = nlohmann::json::parse(
+      io::read_file(std::filesystem::path(BRAISE_SOURCE_DIR) / "tests/golden/models/llama2/config.json"));
+  folder.write("tiny/config.json", config.dump());
+  const auto recipe = [&](const std::string& model, const std::string& more = "") {
+    return folder.write("recipe.yaml",
+                        "recipe: 1\nname: given\nresources: {workers_per_node: 2}\nstages:\n"
+                        "  corpus: {kind: tokenize, input: text.txt}\n"
+                        "  tune:\n    kind: train\n"
+                        "    data: {tokens: \"${stages.corpus.tokens}\", sequence: 32}\n"
+                        "    model: " +
+                            model + "\n    steps: 10\n    batch: {global: 8, micro: 2}\n" + more);
+  };
+  const auto plan_of = [&](const std::vector<std::string>& more = {}) {
+    std::vector<std::string> command{test::program("braise"), "plan", (folder.path() / "recipe.yaml").string()};
+    command.insert(command.end(), more.begin(), more.end());
+    return test::run_program(command);
+  };
+  const auto memory = [&](const std::string& model) {
+    recipe(model);
+    const test::Finished planned = plan_of({"--json"});
+    INFO(planned.err);
+    REQUIRE(planned.status == 0);
+    return nlohmann::json::parse(planned.out).at("jobs").at(1).at("estimate");
+  };
+  const nlohmann::json given = memory("{from: tiny}");
+  CHECK(given.at("memory_bytes_per_rank").at("parameters") > 0);
+  CHECK(given == memory("{layers: 2, hidden: 16, heads: 4, kv_heads: 2, intermediate: 28, vocabulary: 41}"));
+
+  recipe("{from: tiny}", "    parallel: {pipeline: 2}\n    freeze: [\"x.*\"]\n");
+  const test::Finished pattern = plan_of();
+  CHECK(pattern.status == 2);
+  CHECK_THAT(pattern.err, Contains("the pattern \"x.*\" fits no parameter"));
+
+  recipe("{from: tiny}");
+  const test::Finished budget = plan_of(
+      {"--set", "resources.device_memory=3500KiB", "--set", "stages.tune.batch={global: 512, micro: 256}", "--fit"});
+  INFO(budget.err);
+  CHECK(budget.status == 0);
+  CHECK_THAT(budget.out, Contains("tune: 2 x 3.4 MiB of device memory: fits with these changes"));
+
+  nlohmann::json wrong = config;
+  wrong["num_key_value_heads"] = 3;
+  wrong["hidden_act"] = "relu";
+  folder.write("tiny/config.json", wrong.dump());
+  recipe("{from: tiny}", "  story: {kind: infer, model: tiny, prompts: [a], tokenizer: {kind: bytes}}\n");
+  const test::Finished unreadable = plan_of();
+  CHECK(unreadable.status == 2);
+  for (const std::string place : {"stages.tune.model.from: ", "stages.story.model: "}) {
+    const std::string file = place + (folder.path() / "tiny/config.json").string();
+    CHECK_THAT(unreadable.err, Contains(file + ": num_key_value_heads: is 3") && Contains(file + ": hidden_act: "));
+  }
+
+  folder.write("learned/config.json",
+               io::read_file(std::filesystem::path(BRAISE_SOURCE_DIR) / "tests/golden/models/gpt2/config.json"));
+  recipe("{from: learned}");
+  const test::Finished longer = plan_of({"--set", "stages.tune.data.sequence=4096"});
+  CHECK(longer.status == 2);
+  CHECK_THAT(longer.err, Contains("stages.tune.data.sequence: is 4096; must be at most "));
+
+  recipe("{layers: 2, hidden: 16, heads: 4}",
+         "  more:\n    kind: train\n    data: {tokens: \"${stages.corpus.tokens}\", sequence: 32}\n"
+         "    model: {from: \"${stages.tune.checkpoint}\"}\n    steps: 10\n    batch: {global: 8, micro: 2}\n");
+  CHECK_THAT(plan_of({"--fit"}).out,
+             Contains("tune: ") && Contains("more: its model is not known before other jobs have run"));
+
+  folder.write("nothing/readme.txt", "no model");
+  recipe("{from: nothing}");
+  CHECK_THAT(plan_of().err, Contains("stages.tune.model.from: ") && Contains("nothing: is no model: "));
 }
 
 TEST_CASE("the plan of 7.5 billion parameters is the table of the ZeRO paper") {

@@ -235,7 +235,9 @@ TEST_CASE("killed at any instant, a saver leaves the last announced checkpoint o
   const test::TemporaryFolder folder;
   std::mt19937 random(7);
   int with_checkpoint = 0;
-  for (int i = 0; i < 20; ++i) {
+  unsigned longest_us = 800'000;
+  for (int i = 0; i < 20 || with_checkpoint == 0; ++i) {
+    REQUIRE(i < 60);
     const fs::path attempt = folder.path() / ("1-" + std::to_string(i));
     fs::create_directories(attempt);
     int ends[2];
@@ -243,7 +245,7 @@ TEST_CASE("killed at any instant, a saver leaves the last announced checkpoint o
     const pid_t child = ::fork();
     if (child == 0) save_until_killed(attempt, ends[1]);
     ::close(ends[1]);
-    ::usleep(static_cast<unsigned>(random() % 800'000));
+    ::usleep(static_cast<unsigned>(random() % longest_us));
     ::kill(child, SIGKILL);
     int status = 0;
     ::waitpid(child, &status, 0);
@@ -262,10 +264,11 @@ TEST_CASE("killed at any instant, a saver leaves the last announced checkpoint o
       REQUIRE_FALSE(candidates.empty());
       REQUIRE(candidates[0].step >= announced);
       ++with_checkpoint;
+    } else if (with_checkpoint == 0) {
+      longest_us += longest_us / 8;  // as long as this machine, and this build, may need for one
     }
     fs::remove_all(attempt);
   }
-  CHECK(with_checkpoint > 0);
 }
 
 }  // namespace

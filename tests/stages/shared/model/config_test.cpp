@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "kernels/core/error.h"
+#include "stages/shared/model/model_at.h"
 #include "tests/stages/shared/model/configs.h"
 #include "tests/support/support.h"
 
@@ -201,4 +202,35 @@ TEST_CASE("what Braise cannot compute is refused, all of it at once") {
                     Contains("config.json: is no JSON; a config.json of Hugging Face is needed"));
   CHECK_THROWS_WITH(model::read_hugging_face(folder.write("config.json", llama({{"hidden_size", -1}}).dump())),
                     Contains("a model that cannot be read:") && Contains("config.json: hidden_size: is -1"));
+}
+
+TEST_CASE("a model's configuration is found in its folder, and a checkpoint's in its manifest") {
+  const test::TemporaryFolder folder;
+  folder.write("given/config.json", llama().dump());
+  const auto same_as_given = [&](const std::filesystem::path& path) {
+    std::vector<std::string> problems;
+    const std::optional<Config> config = model::config_at(path, problems);
+    CHECK(problems.empty());
+    return config && model::to_hugging_face(*config) == model::to_hugging_face(read(llama()));
+  };
+  CHECK(same_as_given(folder.path() / "given"));
+  const auto manifest = folder.write("saved/manifest.json", json{{"metadata", {{"model", llama()}}}}.dump());
+  CHECK(same_as_given(folder.path() / "saved"));
+  CHECK(same_as_given(manifest));
+
+  const auto problems_at = [&](const std::filesystem::path& path) {
+    std::vector<std::string> problems;
+    CHECK_FALSE(model::config_at(path, problems));
+    std::string text;
+    for (const std::string& problem : problems) text += problem + "\n";
+    return text;
+  };
+  folder.write("wrong/config.json", llama({{"hidden_size", -1}, {"num_hidden_layers", 0}}).dump());
+  CHECK_THAT(problems_at(folder.path() / "wrong"), Contains("wrong/config.json: hidden_size: is -1") &&
+                                                       Contains("wrong/config.json: num_hidden_layers: is 0"));
+  folder.write("other/manifest.json", R"({"metadata": {"tokens": 1}})");
+  CHECK_THAT(problems_at(folder.path() / "other"),
+             Contains("manifest.json: is no manifest of a checkpoint of a model"));
+  CHECK_THAT(problems_at(folder.path()), Contains("is no model: a checkpoint has a manifest.json"));
+  CHECK_THAT(problems_at(folder.write("cut.gguf", "GGUF")), Contains("cut.gguf"));
 }

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <catch2/catch.hpp>
 #include <cerrno>
@@ -333,7 +334,8 @@ TEST_CASE(
   const auto same_at = [&](std::int64_t offset, std::int64_t count) {
     std::vector<std::byte> bytes(static_cast<std::size_t>(count));
     store->read_bytes(1, offset, bytes);
-    return std::memcmp(bytes.data(), content.view.data<std::int8_t>() + offset, bytes.size()) == 0;
+    const auto* const expected = reinterpret_cast<const std::byte*>(content.view.data<std::int8_t>()) + offset;
+    return std::equal(bytes.begin(), bytes.end(), expected);
   };
   CHECK(same_at(1, 1 << 20));
   auto other = std::async(std::launch::async, [&] { return same_at(0, sizes[1]); });
