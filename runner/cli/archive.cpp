@@ -17,6 +17,10 @@ int archive(const std::string& name, const fs::path& runs, const std::string& to
   const journal::RunLock lock = take_run(run);
   const fs::path file = to.empty() ? fs::path(run.id() + ".tar.zst") : fs::path(to);
   if (fs::exists(file)) throw UsageError(file.string() + " is there already; name another file with --to");
+  const fs::path folder = fs::absolute(file).parent_path();
+  if (!fs::is_directory(folder)) {
+    throw UsageError("there is no folder " + folder.string() + "; make it, or name another file with --to");
+  }
   const journal::Archived archived = journal::write_archive(run, file, checkpoints);
   for (const std::string& job : archived.gone) {
     std::fprintf(stderr,

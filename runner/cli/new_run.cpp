@@ -15,6 +15,7 @@
 #include "stages/shared/yaml/parse.h"
 
 namespace braise::cli {
+namespace fs = std::filesystem;
 
 std::vector<std::string> own_command() {
   std::vector<std::string> words;
@@ -39,14 +40,19 @@ journal::Provenance own_provenance() {
   return provenance;
 }
 
-journal::CreatedRun create_run(const std::filesystem::path& runs, const std::string& name, journal::RunFiles files,
+journal::CreatedRun create_run(const fs::path& runs, const std::string& name, journal::RunFiles files,
                                const journal::Provenance& provenance) {
+  fs::path there = fs::absolute(runs);
+  while (!fs::exists(there)) there = there.parent_path();
+  if (!fs::is_directory(there)) {
+    throw UsageError(there.string() + " is no folder, so that runs cannot be in " + runs.string() +
+                     "; choose another folder with --runs");
+  }
   files.provenance = journal::provenance_text(provenance, files);
   return journal::RunDirectory::create(runs, name, files);
 }
 
-journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& planned,
-                               const std::filesystem::path& runs) {
+journal::CreatedRun create_run(const RecipeArguments& recipe, const Planned& planned, const fs::path& runs) {
   journal::Provenance provenance = own_provenance();
   for (const recipe::Source& source : planned.document.sources) {
     provenance.sources.push_back({source.path, io::sha256(source.text)});

@@ -296,6 +296,12 @@ TEST_CASE("a run becomes one file, and that file the run again elsewhere") {
   const test::Finished again = braise({"archive", "latest", "--runs", runs, "--to", file});
   CHECK(again.status == 2);
   CHECK_THAT(again.err, Catch::Contains("is there already"));
+  const test::Finished nowhere = braise({"archive", "latest", "--runs", runs, "--to", file + ".d/small.tar.zst"});
+  CHECK(nowhere.status == 2);
+  CHECK_THAT(nowhere.err, Catch::Contains("there is no folder " + file + ".d; make it"));
+  const test::Finished among_none = braise({"run", small.recipe, "--runs", file + "/runs"});
+  CHECK(among_none.status == 2);
+  CHECK_THAT(among_none.err, Catch::Contains(file + " is no folder, so that runs cannot be in "));
   const test::Finished unpacked = braise({"unpack", file, "--runs", other});
   INFO(unpacked.err);
   REQUIRE(unpacked.status == 0);
