@@ -144,8 +144,8 @@ void adapt(plan::Plan& plan, report::PastRun& original, int workers) {
     const stages::StageDescriptor* const kind = stages::find_kind(job.spec.kind);
     if (kind == nullptr) throw UsageError("there is no stage kind " + job.spec.kind + " in this build");
     const auto fault = [&](std::string_view pointer, const std::string& problem, const std::string& remedy) {
-      faults +=
-          "\n  " + job.spec.job + ": " + (pointer.empty() ? "" : std::string(pointer) + ": ") + problem + "; " + remedy;
+      faults += "\n  " + job.spec.job + ": " + (pointer.empty() ? "" : std::string(pointer) + ": ") + problem +
+                (remedy.empty() ? "" : "; " + remedy);
     };
     if (kind->version != job.spec.kind_version) {
       fault("",
