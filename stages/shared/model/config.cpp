@@ -11,12 +11,14 @@
 #include "stages/shared/io/file.h"
 #include "stages/shared/model/config_names.h"
 #include "stages/shared/model/parameters.h"
+#include "stages/shared/weights/text.h"
 
 namespace braise::model {
 namespace {
 
 using activation::Activation;
 using nlohmann::json;
+using weights::in_quotes;
 
 constexpr std::int64_t kMostLayers = 1'000;
 constexpr std::int64_t kMostSize = std::int64_t{1} << 24;
@@ -109,8 +111,8 @@ void read_activation(Reader& reader, const std::string& key, const std::string& 
   const std::string name = reader.text(key, otherwise);
   const auto activation = activation_named(name);
   if (!activation) {
-    reader.problem(
-        key, "is \"" + name + "\"; one of gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, silu and swish is needed");
+    reader.problem(key, "is " + in_quotes(name) +
+                            "; one of gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, silu and swish is needed");
   }
   config.activation = activation.value_or(Activation::kSilu);
 }
@@ -145,8 +147,8 @@ attention::RopeScaling read_scaling(const json& object, std::int64_t positions, 
     if (reader.find("mscale_all_dim") != nullptr) scaling.mscale_all = reader.number("mscale_all_dim", 1, 0, kMost);
     return scaling;
   }
-  problems.push_back("rope_scaling: \"" + type +
-                     "\" is unknown; one of default, linear, dynamic, yarn and llama3 is needed");
+  problems.push_back("rope_scaling: " + in_quotes(type) +
+                     " is unknown; one of default, linear, dynamic, yarn and llama3 is needed");
   return {};
 }
 
@@ -378,7 +380,7 @@ void read_llama(const json& object, Reader& reader, Config& config, std::vector<
     // The first files say "gelu" in hidden_act and mean the tanh form, which later ones write.
     const std::string name = type == "gemma" ? reader.text("hidden_act", "gelu_pytorch_tanh") : "gelu";
     if (name != "gelu" && name != "gelu_pytorch_tanh") {
-      reader.problem("hidden_act", "is \"" + name + "\"; gelu_pytorch_tanh is needed");
+      reader.problem("hidden_act", "is " + in_quotes(name) + "; gelu_pytorch_tanh is needed");
     }
     read_activation(reader, "hidden_activation", "gelu_pytorch_tanh", config);
     if (type != "gemma") {
@@ -423,7 +425,7 @@ std::optional<Config> read_hugging_face(const json& object, std::vector<std::str
   if (!classes.contains(config.model_type)) {
     std::string known;
     for (const auto& [type, name] : classes) known += (known.empty() ? "" : ", ") + type;
-    reader.problem("model_type", "is \"" + config.model_type + "\"; Braise knows " + known);
+    reader.problem("model_type", "is " + in_quotes(config.model_type) + "; Braise knows " + known);
     return std::nullopt;
   }
   config.vocabulary = reader.size("vocab_size");

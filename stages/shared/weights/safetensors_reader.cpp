@@ -284,7 +284,7 @@ class IndexReader final : public JsonReader {
   bool string(string_t& value) override {
     if (!in_map_) return skipped(in_quotes(value));
     const bool plain = !value.empty() && value != "." && value != ".." && value.find('/') == std::string::npos &&
-                       value.find('\0') == std::string::npos;
+                       std::none_of(value.begin(), value.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
     if (!plain) {
       fail("tensor " + in_quotes(tensor_) + " is said to be in " + in_quotes(value) +
            "; that must be the name of a file in the index's own folder");

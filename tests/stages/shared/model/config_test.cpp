@@ -155,6 +155,11 @@ TEST_CASE("both ways of writing the rotation are read") {
 TEST_CASE("what Braise cannot compute is refused, all of it at once") {
   CHECK_THAT(problems_of(llama({{"model_type", "mamba"}})),
              Contains("model_type: is \"mamba\"; Braise knows gemma, gemma2, gemma3_text, gpt2"));
+  // A file's words do nothing to a terminal.
+  CHECK_THAT(problems_of(llama({{"model_type", "a\x1b[2Jb"}})),
+             Contains("model_type: is \"a\\u001b[2Jb\"; Braise knows "));
+  CHECK_THAT(problems_of(llama({{"hidden_act", "a\nb"}, {"rope_scaling", {{"type", "c\rd"}, {"factor", 2}}}})),
+             Contains("hidden_act: is \"a\\nb\"; one of") && Contains("rope_scaling: \"c\\rd\" is unknown"));
   CHECK_THAT(problems_of(llama({{"hidden_size", 0}, {"vocab_size", "many"}, {"hidden_act", "relu"}})),
              Contains("vocab_size: is \"many\"; a whole number from 1") && Contains("hidden_size: is 0;") &&
                  Contains("hidden_act: is \"relu\"; one of gelu"));

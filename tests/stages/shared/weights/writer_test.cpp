@@ -272,7 +272,9 @@ TEST_CASE("an index and its shards must agree") {
     CHECK(map("\"a\":\"" + escape + "\"") == "index: tensor \"a\" is said to be in \"" + escape +
                                                  "\"; that must be the name of a file in the index's own folder");
   }
-  CHECK_THAT(map(R"("a":"1.safetensors\u0000")"), Contains("must be the name of a file"));
+  for (const std::string control : {"\\u0000", "\\u001b[2J", "\\n", "\\u007f"}) {
+    CHECK_THAT(map("\"a\":\"1.safetensors" + control + "\""), Contains("must be the name of a file"));
+  }
   CHECK(map(R"("a":"1.safetensors","a":"1.safetensors")") == "index: tensor \"a\" is given twice");
   CHECK(refusal(R"({"weight_map":{},"weight_map":{}})") == "index: the key \"weight_map\" is given twice");
   CHECK(map("") == "weight_map lists no tensor");
