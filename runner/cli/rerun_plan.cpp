@@ -153,8 +153,8 @@ void adapt(plan::Plan& plan, report::PastRun& original, int workers) {
                 ", which gives other outputs than version " + std::to_string(job.spec.kind_version) + " did",
             "use the build that provenance.json names");
     }
-    kind->check({job.spec.config, resources, fault});
-    job.estimate = kind->estimate(job.spec.config, resources, job.spec.inputs);
+    kind->check({job.spec.config, resources, job.models, fault});
+    job.estimate = kind->estimate(job.spec.config, resources, job.spec.inputs, job.models);
     if (job.spec.config.contains(kTier) && job.spec.config.at(kTier) == "auto") {
       pin_tier(job.spec, original, [&](const std::string& problem, const std::string& remedy) {
         fault("/numerics/tier", problem, remedy);

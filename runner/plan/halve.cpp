@@ -71,7 +71,7 @@ Job selection(const std::string& name, const std::vector<const Job*>& rung, std:
   std::sort(job.candidates.begin(), job.candidates.end());
   job.spec.config = {{"candidates", std::move(candidates)}, {"keep", keep}};
   job.parameters = nlohmann::json::object();
-  job.estimate = kind.estimate(job.spec.config, job.spec.resources, {});
+  job.estimate = kind.estimate(job.spec.config, job.spec.resources, {}, {});
   for (const stages::OutputDeclaration& output : kind.outputs) job.outputs[output.name] = output.path;
   return job;
 }

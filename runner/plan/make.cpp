@@ -201,10 +201,12 @@ class Maker {
     job.spec.resources = draft.source.resources;
     job.spec.config = std::move(draft.source.config);
     job.slurm = draft.source.slurm;
+    job.models = std::move(draft.source.models);
     for (const recipe::Reference& reference : draft.source.references) {
       const std::size_t source = draft.links.at(reference.stage);
       job.links.push_back({reference.pointer, "${stages." + reference.stage + "." + reference.output + "}",
                            source == kWinner ? winner_ : names_[source], reference.output, source == kWinner ? 0 : -1});
+      if (source == kWinner) job.models.erase(job.links.back().text);  // points may be of other models
     }
     for (const std::size_t other : draft.needs) {
       job.needs.push_back(other == kWinner ? winner_ : names_[other]);
@@ -226,7 +228,7 @@ class Maker {
       }
       std::move(files.begin(), files.end(), std::back_inserter(job.spec.inputs));
     }
-    job.estimate = kind.estimate(job.spec.config, job.spec.resources, job.spec.inputs);
+    job.estimate = kind.estimate(job.spec.config, job.spec.resources, job.spec.inputs, job.models);
     for (const stages::OutputDeclaration& output : kind.outputs) job.outputs[output.name] = output.path;
     return job;
   }

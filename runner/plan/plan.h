@@ -45,6 +45,7 @@ struct Job {
   recipe::SlurmOptions slurm;
   nlohmann::json parameters;  ///< the swept paths and their values at this job; empty object without a sweep
   stages::Estimate estimate;
+  stages::KnownModels models;                  ///< of those that links stand for; not in plan.json
   std::map<std::string, std::string> outputs;  ///< declared name -> path relative to the attempt's folder
 };
 

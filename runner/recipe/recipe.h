@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "stages/api/descriptor.h"
 #include "stages/api/fault.h"
 #include "stages/api/job.h"
 #include "stages/shared/yaml/node.h"
@@ -97,6 +98,7 @@ struct Stage {
   SlurmOptions slurm;
   std::vector<Reference> references;
   std::vector<std::string> after;  ///< stages that must have ended well before, besides those referred to
+  stages::KnownModels models;      ///< of those that `references` stand for
   yaml::Mark mark;                 ///< of the stage's name
 };
 

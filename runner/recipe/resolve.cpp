@@ -63,6 +63,7 @@ class Resolver {
       stage_names_.push_back(entry.key);
     }
     edges_.resize(stage_entries_.size());
+    is_referred_to_.resize(stage_entries_.size());
   }
 
   std::optional<Recipe> run() {
@@ -184,6 +185,44 @@ class Resolver {
       }
       resolve_stage(walker, *rule.additional, i, here);
     }
+    learn_models();
+    for (const Stage& stage : recipe_.stages) check_rules(stage);
+  }
+
+  /// Tells each stage of the models that its references stand for, as far as the stages that will leave them know.
+  void learn_models() {
+    std::unordered_map<std::string, std::size_t> places;
+    for (std::size_t i = 0; i < recipe_.stages.size(); ++i) places[recipe_.stages[i].name] = i;
+    enum class State : std::uint8_t { kNew, kWaiting, kKnown };
+    std::vector<State> states(places.size(), State::kNew);
+    std::vector<std::optional<json>> models(places.size());
+    std::vector<std::size_t> waiting;  // a stack of its own: a chain may be as long as a recipe
+    const auto learn = [&](std::size_t place) {
+      Stage& stage = recipe_.stages[place];
+      const std::size_t before = waiting.size();
+      for (const Reference& reference : stage.references) {
+        const auto source = places.find(reference.stage);
+        if (source == places.end()) continue;  // a stage with faults
+        // In a cycle the other waits already.
+        if (states[place] == State::kNew && states[source->second] == State::kNew) waiting.push_back(source->second);
+        if (!models[source->second]) continue;
+        stage.models["${stages." + reference.stage + "." + reference.output + "}"] = *models[source->second];
+      }
+      states[place] = State::kWaiting;
+      if (waiting.size() > before) return;
+      const auto model = stages::find_kind(stage.kind)->model;
+      if (model != nullptr && is_referred_to_[stage_indices_.at(stage.name)]) {
+        models[place] = model(stage.config, stage.models);
+      }
+      states[place] = State::kKnown;
+      waiting.pop_back();
+    };
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      if (states[i] == State::kNew) waiting.push_back(i);
+      while (!waiting.empty()) {
+        states[waiting.back()] == State::kKnown ? waiting.pop_back() : learn(waiting.back());
+      }
+    }
   }
 
   void resolve_stage(Walker& walker, const Schema& any_stage, std::size_t index, const Place& place) {
@@ -219,7 +258,6 @@ class Resolver {
     for (const auto& [key, value] : resolved.items()) {
       if (!is_common_key(key)) stage.config[key] = value;
     }
-    check_rules(descriptor, entry, stage);
     resolved_["stages"][entry.key] = std::move(resolved);
     recipe_.stages.push_back(std::move(stage));
   }
@@ -256,6 +294,7 @@ class Resolver {
     if (!to) return;
     edges_[from].push_back({*to, scalar.mark(), path});
     stage.references.push_back({segments[1], segments[2], std::move(pointer)});
+    is_referred_to_[*to] = true;
     const Node* kind = stage_entries_[*to]->value.find("kind");
     const StageDescriptor* descriptor = kind == nullptr ? nullptr : stages::find_kind(kind->text());
     if (descriptor == nullptr) return;  // a fault of that stage
@@ -305,7 +344,8 @@ class Resolver {
   }
 
   /// The rules of the kind itself.
-  void check_rules(const StageDescriptor& descriptor, const Node::Entry& entry, const Stage& stage) {
+  void check_rules(const Stage& stage) {
+    const Node::Entry& entry = *stage_entries_[stage_indices_.at(stage.name)];
     const auto report = [&](std::string_view pointer, std::string problem, std::string remedy) {
       std::vector<std::string> keys;
       std::string path = "stages." + entry.key;
@@ -318,7 +358,7 @@ class Resolver {
       const bool whole = &nearest == &entry.value;
       faults_.push_back({whole ? entry.key_mark : nearest.mark(), path, std::move(problem), std::move(remedy)});
     };
-    descriptor.check({stage.config, stage.resources, report});
+    stages::find_kind(stage.kind)->check({stage.config, stage.resources, stage.models, report});
   }
 
   /// Takes away stages that wait for nothing until only cycles and what waits for them are left; reports one cycle,
@@ -386,6 +426,7 @@ class Resolver {
   std::vector<std::string> stage_names_;
   std::unordered_map<std::string, std::size_t> stage_indices_;
   std::vector<std::vector<Edge>> edges_;  // by stage: those it waits for
+  std::vector<bool> is_referred_to_;      ///< by stage
   json resolved_ = json::object();
   Recipe recipe_;
   bool top_is_good_ = false;

@@ -12,7 +12,7 @@ std::vector<std::optional<stages::Fit>> fits(const plan::Plan& plan) {
     const stages::StageDescriptor* const kind = stages::find_kind(job.spec.kind);
     // Of which point a later rung's job will be is not known.
     const bool is_known = kind->fit != nullptr && !job.choice;
-    fits.push_back(is_known ? kind->fit(job.spec.config, job.spec.resources) : std::nullopt);
+    fits.push_back(is_known ? kind->fit(job.spec.config, job.spec.resources, job.models) : std::nullopt);
   }
   return fits;
 }

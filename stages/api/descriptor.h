@@ -53,13 +53,18 @@ struct Fit {
   bool fits = false;  ///< false: nothing does, and this is what needs the least of the device's memory
   std::uint64_t device_bytes = 0, host_bytes = 0, disk_bytes = 0;  ///< of a rank
   std::uint64_t gap_bytes = 0;  ///< left of the device's memory besides, for gaps that are too small to be used
-  std::vector<Change> changes;                                     ///< none: it fits as it stands
+  std::vector<Change> changes;  ///< none: it fits as it stands
 };
+
+/// The config.json, as Hugging Face has it, of models that other stages of the run will leave, by the references to
+/// them: "${stages.pretrain.checkpoint}". Those of which nothing is known beforehand are left out.
+using KnownModels = std::map<std::string, nlohmann::json>;
 
 /// What a kind's rules may look at.
 struct RuleContext {
   const nlohmann::json& config;  ///< resolved, of right types, defaults filled in
   const Resources& resources;
+  const KnownModels& models;
   /// Reports what is wrong at a JSON pointer into config ("/shard_size"; "" is the stage).
   std::function<void(std::string_view pointer, std::string problem, std::string remedy)> fault;
 };
@@ -78,9 +83,14 @@ struct StageDescriptor {
   void (*check)(const RuleContext& context);
   std::vector<InputPattern> (*inputs)(const nlohmann::json& config);
   /// `inputs` are the files found for the patterns; empty where they come from another stage and do not exist yet.
-  Estimate (*estimate)(const nlohmann::json& config, const Resources& resources, const std::vector<InputFile>& inputs);
+  Estimate (*estimate)(const nlohmann::json& config, const Resources& resources, const std::vector<InputFile>& inputs,
+                       const KnownModels& models);
   /// The cheapest way to fit the resources; null for kinds that have no choice. Nothing where that cannot be told yet.
-  std::optional<Fit> (*fit)(const nlohmann::json& config, const Resources& resources) = nullptr;
+  std::optional<Fit> (*fit)(const nlohmann::json& config, const Resources& resources,
+                            const KnownModels& models) = nullptr;
+  /// The config.json of the model that is in all its outputs, as far as it is known beforehand; null for kinds that
+  /// leave none.
+  std::optional<nlohmann::json> (*model)(const nlohmann::json& config, const KnownModels& models) = nullptr;
 };
 
 }  // namespace braise::stages

@@ -39,7 +39,7 @@ std::vector<stages::InputPattern> inputs(const nlohmann::json&) {
 }
 
 stages::Estimate estimate(const nlohmann::json& config, const stages::Resources& resources,
-                          const std::vector<stages::InputFile>&) {
+                          const std::vector<stages::InputFile>&, const stages::KnownModels&) {
   stages::Estimate result;
   result.memory_bytes_per_rank["workspace"] = workspace_bytes(config, resources);
   result.disk_bytes_per_rank = config.at("scratch_size");

@@ -20,12 +20,17 @@ using nlohmann::json;
 // Texts, tokens and buffers of files.
 constexpr std::uint64_t kBufferBytes = std::uint64_t{16} << 20;
 
-/// The model's configuration; nothing where another stage will leave it, where nothing is there, or where `problems`
-/// say why there can be none.
-std::optional<model::Config> known_model(const json& config, std::vector<std::string>& problems) {
+/// The model's configuration; nothing where it is not known yet, where nothing is there, or where `problems` say why
+/// there can be none.
+std::optional<model::Config> known_model(const json& config, const stages::KnownModels& models,
+                                         std::vector<std::string>& problems) {
   const std::string path = config.at("model");
-  const bool is_there = !stages::is_of_this_run(path) && std::filesystem::exists(stages::input_path(path));
-  return is_there ? model::config_at(stages::input_path(path), problems) : std::nullopt;
+  if (stages::is_of_this_run(path)) {
+    const auto found = models.find(path);
+    return found == models.end() ? std::nullopt : model::read_hugging_face(found->second, problems);
+  }
+  const std::filesystem::path place = stages::input_path(path);
+  return std::filesystem::exists(place) ? model::config_at(place, problems) : std::nullopt;
 }
 
 void check(const stages::RuleContext& context) {
@@ -40,7 +45,7 @@ void check(const stages::RuleContext& context) {
   };
   check_path("/model", config.at("model"), "name one folder");
   std::vector<std::string> problems;
-  known_model(config, problems);
+  known_model(config, context.models, problems);
   for (const std::string& problem : problems) context.fault("/model", problem, "");
   const json& prompts = config.at("prompts");
   for (std::size_t i = 0; i < prompts.size(); ++i) {
@@ -66,8 +71,8 @@ std::vector<stages::InputPattern> inputs(const json& config) {
   return patterns;
 }
 
-stages::Estimate estimate(const json& config, const stages::Resources& resources,
-                          const std::vector<stages::InputFile>&) {
+stages::Estimate estimate(const json& config, const stages::Resources& resources, const std::vector<stages::InputFile>&,
+                          const stages::KnownModels& models) {
   stages::Estimate result;
   result.step_unit = "completion";
   const Settings settings(settings_from(config, 0));
@@ -80,7 +85,7 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   const std::uint64_t prompts = config.at("prompts").size();
   if (known) result.steps = prompts * settings.samples;
   std::vector<std::string> problems;
-  const std::optional<model::Config> model = known_model(config, problems);
+  const std::optional<model::Config> model = known_model(config, models, problems);
   if (!model) return result;
 
   model::GenerationShape shape;

@@ -38,7 +38,8 @@ std::vector<stages::InputPattern> inputs(const json& config) {
   return patterns;
 }
 
-stages::Estimate estimate(const json& config, const stages::Resources&, const std::vector<stages::InputFile>&) {
+stages::Estimate estimate(const json& config, const stages::Resources&, const std::vector<stages::InputFile>&,
+                          const stages::KnownModels&) {
   stages::Estimate result;
   result.steps = config.at("candidates").size();
   result.step_unit = "candidate";

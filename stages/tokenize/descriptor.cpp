@@ -63,7 +63,7 @@ bool is_one_document(const nlohmann::json& config, const std::string& path) {
 }
 
 stages::Estimate estimate(const nlohmann::json& config, const stages::Resources&,
-                          const std::vector<stages::InputFile>& inputs) {
+                          const std::vector<stages::InputFile>& inputs, const stages::KnownModels&) {
   const std::uint64_t shard_size = config.at("shard_size");
   std::uint64_t text = 0, largest_document = 0, shards = 0, in_shard = 0;
   bool exact = !inputs.empty();

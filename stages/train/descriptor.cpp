@@ -81,7 +81,7 @@ void check_model(const stages::RuleContext& context) {
     }
   }
   std::vector<model::RecipeProblem> problems;
-  const std::optional<model::Config> config = known_model(context.config, problems);
+  const std::optional<model::Config> config = known_model(context.config, context.models, problems);
   for (const model::RecipeProblem& problem : problems) {
     context.fault(problem.key.empty() ? "/model" : "/model/" + problem.key, problem.problem, problem.remedy);
   }
@@ -131,7 +131,7 @@ bool check_parallel(const stages::RuleContext& context, const Settings& settings
                   "take zero: 1, or reduction: step");
   }
   std::vector<model::RecipeProblem> problems;
-  const std::optional<model::Config> config = known_model(context.config, problems);
+  const std::optional<model::Config> config = known_model(context.config, context.models, problems);
   if (!config) return true;
   for (const model::SplitProblem& problem : model::split_problems(*config, settings.tensor, settings.pipeline)) {
     context.fault("/parallel/" + problem.axis, problem.problem, problem.remedy);
@@ -176,7 +176,7 @@ std::string fit_text(const std::optional<stages::Fit>& fit) {
 void check_budget(const stages::RuleContext& context, const Settings& settings, const Lanes& lanes) {
   const std::uint64_t budget = context.resources.device_memory_bytes;
   std::vector<model::RecipeProblem> problems;
-  const std::optional<model::Config> described = known_model(context.config, problems);
+  const std::optional<model::Config> described = known_model(context.config, context.models, problems);
   if (budget == 0 || !described) return;
   if (!model::split_problems(*described, settings.tensor, settings.pipeline).empty()) return;  // told elsewhere
   const RankMemory memory =
@@ -195,7 +195,7 @@ void check_budget(const stages::RuleContext& context, const Settings& settings, 
   context.fault("",
                 "needs more of each worker's device memory than resources.device_memory, " +
                     core::bytes_text(static_cast<std::int64_t>(budget)) + ": " + parts,
-                fit_text(fit(context.config, context.resources)));
+                fit_text(fit(context.config, context.resources, context.models)));
 }
 
 void check(const stages::RuleContext& context) {
@@ -248,8 +248,8 @@ std::vector<stages::InputPattern> inputs(const json& config) {
   return patterns;
 }
 
-stages::Estimate estimate(const json& config, const stages::Resources& resources,
-                          const std::vector<stages::InputFile>&) {
+stages::Estimate estimate(const json& config, const stages::Resources& resources, const std::vector<stages::InputFile>&,
+                          const stages::KnownModels& models) {
   stages::Estimate result;
   const Settings settings(config);
   result.step_unit = "step";
@@ -259,8 +259,8 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   const int data_ranks = std::max(1, resources.ranks() / (settings.tensor * settings.pipeline));
   const std::optional<Lanes> lanes =
       deal(settings.global, settings.micro, settings.lanes, data_ranks, key, problem, remedy);
-  const std::optional<model::Config> described = known_model(config, problems);
-  if (!lanes || !described) return result;  // a model that another stage will leave is not known yet
+  const std::optional<model::Config> described = known_model(config, models, problems);
+  if (!lanes || !described) return result;  // a model that is not known yet, or not there
   const RankMemory memory = most_memory(*described, settings, *lanes, data_ranks, resources.threads);
   const auto tell = [](const RankMemory::Peaks& peaks, std::map<std::string, std::uint64_t>& to) {
     for (int i = 0; i < core::kCategories; ++i) {
@@ -281,6 +281,12 @@ stages::Estimate estimate(const json& config, const stages::Resources& resources
   return result;
 }
 
+std::optional<json> model_left(const json& config, const stages::KnownModels& models) {
+  std::vector<model::RecipeProblem> problems;
+  const std::optional<model::Config> model = known_model(config, models, problems);
+  return model ? std::optional(model::to_hugging_face(*model)) : std::nullopt;
+}
+
 }  // namespace
 
 const stages::StageDescriptor& descriptor() {
@@ -299,6 +305,7 @@ const stages::StageDescriptor& descriptor() {
       .inputs = inputs,
       .estimate = estimate,
       .fit = fit,
+      .model = model_left,
   };
   return descriptor;
 }

@@ -186,9 +186,10 @@ class Search {
 
 }  // namespace
 
-std::optional<stages::Fit> fit(const json& config, const stages::Resources& resources) {
+std::optional<stages::Fit> fit(const json& config, const stages::Resources& resources,
+                               const stages::KnownModels& models) {
   std::vector<model::RecipeProblem> problems;
-  const std::optional<model::Config> model = known_model(config, problems);
+  const std::optional<model::Config> model = known_model(config, models, problems);
   const Settings settings(config);
   const int parts = settings.tensor * settings.pipeline;
   if (!model || resources.ranks() % parts != 0) return std::nullopt;

@@ -374,15 +374,12 @@ class Rehearsal {
   std::int64_t micro_batch_ = 0;
 };
 
-}  // namespace
-
-std::optional<model::Config> described_model(const nlohmann::json& config, std::int64_t vocabulary,
-                                             std::vector<model::RecipeProblem>& problems) {
-  const nlohmann::json& described = config.at("model");
-  const std::string from = described.at("from");
-  if (from.empty()) return model::from_recipe(described, vocabulary, config.at("data").at("sequence"), problems);
+/// A model that the recipe does not describe. Dropout is how it is trained: the recipe's.
+template <class Read>
+std::optional<model::Config> given_model(const nlohmann::json& described, std::vector<model::RecipeProblem>& problems,
+                                         const Read& read) {
   std::vector<std::string> unreadable;
-  std::optional<model::Config> model = model::config_at(stages::input_path(from), unreadable);
+  std::optional<model::Config> model = read(unreadable);
   for (const std::string& problem : unreadable) problems.push_back({"from", problem, ""});
   if (!model) return std::nullopt;
   model->embedding_dropout = described.at("dropout").at("embedding");
@@ -391,10 +388,30 @@ std::optional<model::Config> described_model(const nlohmann::json& config, std::
   return model;
 }
 
-std::optional<model::Config> known_model(const nlohmann::json& config, std::vector<model::RecipeProblem>& problems) {
-  const std::string from = config.at("model").at("from");
-  const bool is_there =
-      from.empty() || (!stages::is_of_this_run(from) && std::filesystem::exists(stages::input_path(from)));
+}  // namespace
+
+std::optional<model::Config> described_model(const nlohmann::json& config, std::int64_t vocabulary,
+                                             std::vector<model::RecipeProblem>& problems) {
+  const nlohmann::json& described = config.at("model");
+  const std::string from = described.at("from");
+  if (from.empty()) return model::from_recipe(described, vocabulary, config.at("data").at("sequence"), problems);
+  return given_model(described, problems, [&](std::vector<std::string>& unreadable) {
+    return model::config_at(stages::input_path(from), unreadable);
+  });
+}
+
+std::optional<model::Config> known_model(const nlohmann::json& config, const stages::KnownModels& models,
+                                         std::vector<model::RecipeProblem>& problems) {
+  const nlohmann::json& described = config.at("model");
+  const std::string from = described.at("from");
+  if (stages::is_of_this_run(from)) {
+    const auto found = models.find(from);
+    if (found == models.end()) return std::nullopt;
+    return given_model(described, problems, [&](std::vector<std::string>& unreadable) {
+      return model::read_hugging_face(found->second, unreadable);
+    });
+  }
+  const bool is_there = from.empty() || std::filesystem::exists(stages::input_path(from));
   return is_there ? described_model(config, kUsualVocabulary, problems) : std::nullopt;
 }
 

@@ -9,6 +9,7 @@
 
 #include "kernels/comm/groups.h"
 #include "kernels/core/ledger.h"
+#include "stages/api/descriptor.h"
 #include "stages/shared/model/config.h"
 #include "stages/shared/model/recipe.h"
 #include "stages/train/settings.h"
@@ -20,9 +21,11 @@ namespace braise::train {
 std::optional<model::Config> described_model(const nlohmann::json& config, std::int64_t vocabulary,
                                              std::vector<model::RecipeProblem>& problems);
 
-/// The same before anything has run: nothing too where the model is what another stage will leave, or is not there. A
+/// The same before anything has run: nothing too where the model is what another stage will leave and is not among
+/// `models`, or is not there. A
 /// vocabulary that only the data will tell is taken to be that of bytes.
-std::optional<model::Config> known_model(const nlohmann::json& config, std::vector<model::RecipeProblem>& problems);
+std::optional<model::Config> known_model(const nlohmann::json& config, const stages::KnownModels& models,
+                                         std::vector<model::RecipeProblem>& problems);
 
 /// What one rank of a training holds at most, and what it sends.
 struct RankMemory {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "stages/shared/io/file.h"
@@ -105,15 +106,56 @@ TEST_CASE(
   CHECK(longer.status == 2);
   CHECK_THAT(longer.err, Contains("stages.tune.data.sequence: is 4096; must be at most "));
 
-  recipe("{layers: 2, hidden: 16, heads: 4}",
-         "  more:\n    kind: train\n    data: {tokens: \"${stages.corpus.tokens}\", sequence: 32}\n"
-         "    model: {from: \"${stages.tune.checkpoint}\"}\n    steps: 10\n    batch: {global: 8, micro: 2}\n");
-  CHECK_THAT(plan_of({"--fit"}).out,
-             Contains("tune: ") && Contains("more: its model is not known before other jobs have run"));
-
   folder.write("nothing/readme.txt", "no model");
   recipe("{from: nothing}");
   CHECK_THAT(plan_of().err, Contains("stages.tune.model.from: ") && Contains("nothing: is no model: "));
+}
+
+TEST_CASE("a model that another stage will leave is planned for before it is there") {
+  const test::TemporaryFolder folder;
+  folder.write("text.txt", "a text");
+  const auto plan_of = [&](const std::string& more, const std::vector<std::string>& options = {}) {
+    const std::string train =
+        "    data: {tokens: \"${stages.corpus.tokens}\", sequence: 32}\n    steps: 10\n    batch: {global: 8, micro: "
+        "2}\n";
+    folder.write("recipe.yaml",
+                 "recipe: 1\nname: chain\nresources: {workers_per_node: 2}\nstages:\n"
+                 "  story: {kind: infer, model: \"${stages.align.checkpoint}\", prompts: [a]}\n"
+                 "  align:\n    kind: train\n    model: {from: \"${stages.tune.best}\"}\n" +
+                     train + "  tune:\n    kind: train\n    model: {from: \"${stages.pretrain.checkpoint}\"}\n" +
+                     train + "  pretrain:\n    kind: train\n    model: {layers: 2, hidden: 16, heads: 4}\n" + train +
+                     "  corpus: {kind: tokenize, input: text.txt}\n" + more);
+    std::vector<std::string> command{test::program("braise"), "plan", (folder.path() / "recipe.yaml").string()};
+    command.insert(command.end(), options.begin(), options.end());
+    return test::run_program(command);
+  };
+  const test::Finished planned = plan_of("", {"--json"});
+  INFO(planned.err);
+  REQUIRE(planned.status == 0);
+  std::map<std::string, nlohmann::json> memory;
+  const nlohmann::json plan = nlohmann::json::parse(planned.out);
+  for (const nlohmann::json& job : plan.at("jobs")) {
+    memory[job.at("spec").at("name")] = job.at("estimate").at("memory_bytes_per_rank");
+  }
+  CHECK(memory.at("tune") == memory.at("pretrain"));
+  CHECK(memory.at("align") == memory.at("pretrain"));
+  CHECK(memory.at("story").at("kv") > 0);
+
+  const test::Finished parts =
+      plan_of("", {"--set", "stages.align.parallel.pipeline=3", "--set", "stages.align.resources.workers_per_node=3"});
+  CHECK(parts.status == 2);
+  CHECK_THAT(parts.err, Contains("stages.align.parallel.pipeline: "));
+
+  CHECK_THAT(plan_of("", {"--fit"}).out, Contains("align: 2 x all there is of device memory: fits as it stands"));
+  const test::Finished halved =
+      plan_of("sweep:\n  stages.pretrain.model.layers: [1, 2]\n  halving: {stage: pretrain, rungs: [5], factor: 2}\n",
+              {"--fit", "--set", "stages.corpus.validation.fraction=0.1"});
+  INFO(halved.err);
+  CHECK_THAT(halved.out, Contains("tune: its model is not known before other jobs have run"));
+
+  const test::Finished cycle = plan_of("", {"--set", "stages.pretrain.model={from: \"${stages.align.checkpoint}\"}"});
+  CHECK(cycle.status == 2);
+  CHECK_THAT(cycle.err, Contains("stages wait for each other"));
 }
 
 TEST_CASE("the plan of 7.5 billion parameters is the table of the ZeRO paper") {

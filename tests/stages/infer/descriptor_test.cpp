@@ -38,7 +38,8 @@ TEST_CASE("what the schema cannot say is checked") {
   const auto faults = [](const json& changes) {
     std::string text;
     const stages::Resources resources;
-    descriptor().check({infer_config(changes), resources,
+    const stages::KnownModels models;
+    descriptor().check({infer_config(changes), resources, models,
                         [&](std::string_view pointer, const std::string& problem, const std::string& remedy) {
                           CHECK_FALSE(remedy.empty());
                           text += std::string(pointer) + " " + problem + "\n";
@@ -58,30 +59,35 @@ TEST_CASE("what the schema cannot say is checked") {
 
 TEST_CASE("memory is told where the model is known, and completions are counted where the prompts are") {
   const test::TemporaryFolder folder;
-  const auto config_file = folder.write("config.json", model::to_hugging_face(test::small_llama()).dump());
-  const std::vector<stages::InputFile> files = {{config_file, 1, ""}, {folder.path() / "model.safetensors", 1, ""}};
+  const json config = model::to_hugging_face(test::small_llama());
+  folder.write("config.json", config.dump());
   stages::Resources resources;
   resources.nodes = resources.workers_per_node = resources.threads = 1;
-  const auto estimate = [&](const json& changes, const std::vector<stages::InputFile>& inputs) {
-    return descriptor().estimate(infer_config(changes), resources, inputs);
+  const std::string of_stage = "${stages.pretrain.checkpoint}";
+  const auto estimate = [&](json changes, const std::string& model, const stages::KnownModels& models = {}) {
+    changes["model"] = model;
+    return descriptor().estimate(infer_config(changes), resources, {}, models);
   };
   const json five = {{"prompts", {"a", "bcd"}}, {"samples", 5}, {"batch", 4}, {"sampling", {{"max_tokens", 20}}}};
-  const stages::Estimate known = estimate(five, files);
+  const stages::Estimate known = estimate(five, folder.path());
   CHECK(known.steps == 10);
   CHECK(known.step_unit == "completion");
   // Keys and values: 3 layers x 4 sequences x 22 positions x 2 heads x 6, of 2 bytes.
   CHECK(known.memory_bytes_per_rank.at("kv") == 2 * 3 * 4 * 22 * 2 * 6 * 2);
   CHECK(known.memory_bytes_per_rank.at("parameters") > 2 * 10'000);
+  CHECK(estimate(five, of_stage, {{of_stage, config}}).memory_bytes_per_rank == known.memory_bytes_per_rank);
   resources.workers_per_node = 5;
-  CHECK(estimate(five, files).memory_bytes_per_rank.at("kv") == 2 * 3 * 2 * 22 * 2 * 6 * 2);
+  CHECK(estimate(five, folder.path()).memory_bytes_per_rank.at("kv") == 2 * 3 * 2 * 22 * 2 * 6 * 2);
   resources.workers_per_node = 1;
-  const stages::Estimate of_file = estimate({{"prompts", {"a", {{"path", "/a.txt"}}}}, {"batch", 4}}, files);
+  const stages::Estimate of_file = estimate({{"prompts", {"a", {{"path", "/a.txt"}}}}, {"batch", 4}}, folder.path());
   CHECK(of_file.steps == 0);
   CHECK(of_file.memory_bytes_per_rank.at("kv") == 2 * 3 * 4 * 64 * 2 * 6 * 2);
-  CHECK(estimate(five, {}).steps == 10);
-  CHECK(estimate(five, {}).memory_bytes_per_rank.empty());
-  const auto broken = folder.write("broken/config.json", "{");
-  CHECK(estimate(five, {{broken, 1, ""}}).memory_bytes_per_rank.empty());
+  for (const std::string& unknown : {of_stage, (folder.path() / "absent").string()}) {
+    CHECK(estimate(five, unknown).steps == 10);
+    CHECK(estimate(five, unknown).memory_bytes_per_rank.empty());
+  }
+  folder.write("broken/config.json", "{");
+  CHECK(estimate(five, folder.path() / "broken").memory_bytes_per_rank.empty());
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ TEST_CASE("candidates have names of their own, and are as many as are kept") {
                        {"keep", 3}};
   const stages::Resources resources;
   stages::find_kind("select")->check(
-      {config, resources, [&](std::string_view pointer, const std::string& problem, const std::string&) {
+      {config, resources, {}, [&](std::string_view pointer, const std::string& problem, const std::string&) {
          told += std::string(pointer) + " " + problem + "\n";
        }});
   CHECK(told == "/candidates/1/name is `a`, as another candidate's\n/keep is 3 of 2 candidates\n");

@@ -33,7 +33,7 @@ TEST_CASE("files from outside the run are told apart from those of it") {
 
 TEST_CASE("shards are counted where their number is known") {
   const auto steps = [](const json& changes, const std::vector<stages::InputFile>& inputs) {
-    return descriptor().estimate(config_with(changes), {}, inputs).steps;
+    return descriptor().estimate(config_with(changes), {}, inputs, {}).steps;
   };
   const std::vector<stages::InputFile> files = {
       {"/a.txt", 2500, ""}, {"/b.txt", 600, ""}, {"/c.txt", 500, ""}, {"/d.txt", 1, ""}};
@@ -46,7 +46,7 @@ TEST_CASE("shards are counted where their number is known") {
 
 TEST_CASE("memory is that of a shard and its largest document") {
   const auto memory = [](const json& changes, const std::vector<stages::InputFile>& inputs) {
-    return descriptor().estimate(config_with(changes), {}, inputs).memory_bytes_per_rank.at("workspace");
+    return descriptor().estimate(config_with(changes), {}, inputs, {}).memory_bytes_per_rank.at("workspace");
   };
   const std::uint64_t base = memory({{"documents", "line"}}, {{"/a", 100'000, ""}});
   CHECK(memory({{"documents", "line"}}, {{"/a", 100'000'000, ""}}) == base);
@@ -64,7 +64,7 @@ TEST_CASE("a shard that does not fit the memory is a fault") {
   const auto check = [&](const json& config) {
     faults.clear();
     descriptor().check(
-        {config, resources, [&](std::string_view pointer, const std::string& problem, const std::string& remedy) {
+        {config, resources, {}, [&](std::string_view pointer, const std::string& problem, const std::string& remedy) {
            CHECK_FALSE(problem.empty());
            CHECK_FALSE(remedy.empty());
            faults.emplace_back(pointer);

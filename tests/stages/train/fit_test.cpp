@@ -24,7 +24,7 @@ TEST_CASE(
       "model.hidden=128",         "model.layers=4",         "model.vocabulary=257", "numerics.lanes=2",
       "numerics.reduction=micro", "precision.compute=bf16", "optimizer.kind=adamw", "steps=3"};
   const nlohmann::json config = trial.config(model);
-  const auto whole = fit(config, with_memory(2, 0)).value();
+  const auto whole = fit(config, with_memory(2, 0), {}).value();
   CHECK(whole.fits);
   CHECK(whole.changes.empty());
   const Trained free = trial.run("1-free", config, {.ranks = 2});
@@ -34,7 +34,7 @@ TEST_CASE(
   std::size_t most_changes = 0;
   for (int tries = 0; tries < 6; ++tries) {
     budget = budget * 9 / 10;
-    const auto found = fit(config, with_memory(2, budget)).value();
+    const auto found = fit(config, with_memory(2, budget), {}).value();
     INFO(budget << " bytes");
     if (!found.fits) break;
     CHECK(found.device_bytes < budget);
@@ -44,7 +44,7 @@ TEST_CASE(
       changes.push_back(change.key + "=" + change.value);
     }
     const nlohmann::json changed = trial.config(changes);
-    CHECK(fit(changed, with_memory(2, budget)).value().changes.empty());
+    CHECK(fit(changed, with_memory(2, budget), {}).value().changes.empty());
     const Trained trained =
         trial.run("1-budget" + std::to_string(tries), changed, {.ranks = 2, .device_memory = budget});
     INFO(trained.error);
@@ -54,7 +54,7 @@ TEST_CASE(
   }
   CHECK(most_changes >= 2);
 
-  const auto nothing = fit(config, with_memory(2, 100'000)).value();
+  const auto nothing = fit(config, with_memory(2, 100'000), {}).value();
   CHECK_FALSE(nothing.fits);
   CHECK(nothing.changes.empty());
   CHECK(nothing.device_bytes > 100'000);
@@ -62,7 +62,7 @@ TEST_CASE(
 
   nlohmann::json elsewhere = config;
   elsewhere["model"]["from"] = "model.gguf";
-  CHECK_FALSE(fit(elsewhere, with_memory(2, 0)));
+  CHECK_FALSE(fit(elsewhere, with_memory(2, 0), {}));
 }
 
 TEST_CASE("a layout is proposed for ranks that share blocks and have stages of them, and fits") {
@@ -71,10 +71,10 @@ TEST_CASE("a layout is proposed for ranks that share blocks and have stages of t
                                        "precision.compute=bf16", "numerics.lanes=2",    "resources.workers_per_node=4",
                                        "parallel.tensor=2",      "parallel.pipeline=2", "steps=2"};
   const nlohmann::json config = trial.config(model);
-  const auto whole = fit(config, with_memory(4, 0)).value();
+  const auto whole = fit(config, with_memory(4, 0), {}).value();
   CHECK(whole.changes.empty());
   const std::uint64_t budget = whole.device_bytes;  // a part of which is left for what lies in pieces
-  const auto found = fit(config, with_memory(4, budget)).value();
+  const auto found = fit(config, with_memory(4, budget), {}).value();
   REQUIRE(found.fits);
   CHECK_FALSE(found.changes.empty());
   std::vector<std::string> changes = model;
