@@ -206,7 +206,8 @@ class Maker {
       const std::size_t source = draft.links.at(reference.stage);
       job.links.push_back({reference.pointer, "${stages." + reference.stage + "." + reference.output + "}",
                            source == kWinner ? winner_ : names_[source], reference.output, source == kWinner ? 0 : -1});
-      if (source == kWinner) job.models.erase(job.links.back().text);  // points may be of other models
+      // Points may be of other models, and so is what is made of them.
+      if (source == kWinner || drafts_[source].is_after_halving) job.models.erase(job.links.back().text);
     }
     for (const std::size_t other : draft.needs) {
       job.needs.push_back(other == kWinner ? winner_ : names_[other]);
