@@ -4,18 +4,6 @@
 #include "kernels/core/error.h"
 
 namespace braise::core {
-namespace {
-
-int checked_dimension(const ConstTensorView& tensor, int dimension) {
-  const int counted = dimension < 0 ? dimension + tensor.rank() : dimension;
-  if (counted < 0 || counted >= tensor.rank()) {
-    throw Error("dimension " + std::to_string(dimension) + " of " + tensor.text());
-  }
-  return counted;
-}
-
-}  // namespace
-
 ConstTensorView::ConstTensorView(const void* data, Dtype dtype, const Shape& shape, Device device)
     : data_(data), shape_(shape), dtype_(dtype), device_(device), present_(true) {
   std::int64_t stride = 1;
@@ -33,12 +21,8 @@ ConstTensorView::ConstTensorView(const void* data, Dtype dtype, const Shape& sha
   if (dtype == Dtype::kInt4 && !contiguous()) throw Error("an int4 tensor must be contiguous");
 }
 
-std::int64_t ConstTensorView::extent(int dimension) const {
-  return shape_[checked_dimension(*this, dimension)];
-}
-
-std::int64_t ConstTensorView::stride(int dimension) const {
-  return strides_[static_cast<std::size_t>(checked_dimension(*this, dimension))];
+void ConstTensorView::refuse_dimension(int dimension) const {
+  throw Error("dimension " + std::to_string(dimension) + " of " + text());
 }
 
 std::int64_t ConstTensorView::bytes() const {
@@ -63,7 +47,7 @@ bool ConstTensorView::rows_contiguous() const {
 }
 
 ConstTensorView ConstTensorView::slice(int dimension, std::int64_t begin, std::int64_t end) const {
-  const int at = checked_dimension(*this, dimension);
+  const int at = counted(dimension);
   if (begin < 0 || begin > end || end > shape_[at]) {
     throw Error("slice [" + std::to_string(begin) + ", " + std::to_string(end) + ") of dimension " +
                 std::to_string(at) + " of " + text());
@@ -85,7 +69,7 @@ ConstTensorView ConstTensorView::slice(int dimension, std::int64_t begin, std::i
 }
 
 ConstTensorView ConstTensorView::select(int dimension, std::int64_t element) const {
-  const int at = checked_dimension(*this, dimension);
+  const int at = counted(dimension);
   const ConstTensorView sliced = slice(at, element, element + 1);
   ConstTensorView view = sliced;
   std::array<std::int64_t, kMaxRank> extents{};
@@ -100,8 +84,8 @@ ConstTensorView ConstTensorView::select(int dimension, std::int64_t element) con
 }
 
 ConstTensorView ConstTensorView::transposed(int first, int second) const {
-  const int a = checked_dimension(*this, first);
-  const int b = checked_dimension(*this, second);
+  const int a = counted(first);
+  const int b = counted(second);
   if (dtype_ == Dtype::kInt4 && a != b) throw Error("an int4 tensor has no transposed view");
   ConstTensorView view = *this;
   std::array<std::int64_t, kMaxRank> extents{};

@@ -33,8 +33,10 @@ class ConstTensorView {
   Device device() const { return device_; }
   const Shape& shape() const { return shape_; }
   int rank() const { return shape_.rank(); }
-  std::int64_t extent(int dimension) const;  ///< negative dimensions count from the last: -1 is the innermost
-  std::int64_t stride(int dimension) const;  ///< in elements; as extent
+  /// Negative dimensions count from the last: -1 is the innermost.
+  std::int64_t extent(int dimension) const { return shape_[counted(dimension)]; }
+  /// In elements; as extent.
+  std::int64_t stride(int dimension) const { return strides_[static_cast<std::size_t>(counted(dimension))]; }
   std::int64_t elements() const { return shape_.elements(); }
   std::int64_t bytes() const;    ///< of the elements, were they contiguous
   bool contiguous() const;       ///< row-major without gaps
@@ -69,6 +71,13 @@ class ConstTensorView {
 
  protected:
   void require_dtype(Dtype wanted) const;
+
+  int counted(int dimension) const {
+    const int from_first = dimension < 0 ? dimension + rank() : dimension;
+    if (from_first < 0 || from_first >= rank()) refuse_dimension(dimension);
+    return from_first;
+  }
+  [[noreturn]] void refuse_dimension(int dimension) const;
 
   const void* data_ = nullptr;
   Shape shape_;

@@ -19,7 +19,10 @@ constexpr const char* kMatmul = "matmul";
 /// `columns`: N, which with gated columns y has half of.
 void check_epilogue(const Epilogue& epilogue, const TensorView& out, std::int64_t columns) {
   const Shape& y = out.shape();
-  if (epilogue.bias) core::require_float_tensor(kMatmul, "bias", epilogue.bias, Shape{columns});
+  if (epilogue.bias) {
+    core::require_float_tensor(kMatmul, "bias", epilogue.bias, Shape{columns});
+    core::require(epilogue.bias.contiguous(), kMatmul, "bias is not contiguous");
+  }
   if (epilogue.activation) {
     core::require(!epilogue.residual && epilogue.accumulate == core::Accumulate::kOverwrite, kMatmul,
                   "an activation goes with neither a residual nor an addition to y");

@@ -57,7 +57,7 @@ class PackedMatrix {
 /// v[m, F + n] for the F = N / 2 columns that y then has. The bits are those of activation_forward and gated_forward.
 struct Epilogue {
   float scale = 1;
-  core::ConstTensorView bias;      ///< [N], floating point
+  core::ConstTensorView bias;      ///< [N], floating point, contiguous
   core::ConstTensorView residual;  ///< [M, N], floating point, rows contiguous; may be y itself
   core::Accumulate accumulate = core::Accumulate::kOverwrite;
   std::optional<activation::Activation> activation;

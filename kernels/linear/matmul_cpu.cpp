@@ -24,10 +24,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 using core::ConstTensorView;
 using core::TensorView;
 
-/// sums[j] += tensor[row, column + j].
-HWY_INLINE void add_row(float* sums, const ConstTensorView& tensor, std::int64_t row, std::int64_t column,
-                        std::size_t count) {
-  const std::int64_t offset = row * tensor.stride(0) + column;
+/// sums[j] += the tensor's element number offset + j in memory.
+HWY_INLINE void add_elements(float* sums, const ConstTensorView& tensor, std::int64_t offset, std::size_t count) {
   ch::with_type(tensor.dtype(), [&](auto element) {
     const auto plus = [](auto a, auto b) { return hn::Add(a, b); };
     ch::map(plus, count, sums, sums, tensor.data<decltype(element)>() + offset);
@@ -40,15 +38,17 @@ HWY_INLINE void scale_and_bias(float* sums, const Epilogue& epilogue, std::int64
     const auto scale = hn::Set(ch::Vector::Tag(), epilogue.scale);
     ch::map([&](auto sum) { return hn::Mul(sum, scale); }, count, sums, sums);
   }
-  if (epilogue.bias) add_row(sums, epilogue.bias.reshaped(core::Shape{1, epilogue.bias.elements()}), 0, column, count);
+  if (epilogue.bias) add_elements(sums, epilogue.bias, column, count);
 }
 
 /// The epilogue without an activation, for `count` of a row's sums, in place; then they are stored in y.
 void store_row(float* sums, std::int64_t row, std::int64_t column, std::size_t count, const TensorView& y,
                const Epilogue& epilogue) {
   scale_and_bias(sums, epilogue, column, count);
-  if (epilogue.residual) add_row(sums, epilogue.residual, row, column, count);
-  if (epilogue.accumulate == core::Accumulate::kAdd) add_row(sums, y, row, column, count);
+  if (epilogue.residual) {
+    add_elements(sums, epilogue.residual, row * epilogue.residual.stride(0) + column, count);
+  }
+  if (epilogue.accumulate == core::Accumulate::kAdd) add_elements(sums, y, row * y.stride(0) + column, count);
   ch::with_type(y.dtype(), [&](auto element) {
     ch::convert_float(y.data<decltype(element)>() + row * y.stride(0) + column, sums, count);
   });

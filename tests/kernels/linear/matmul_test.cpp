@@ -302,6 +302,8 @@ TEST_CASE("arguments that do not go together are named") {
   Epilogue epilogue;
   epilogue.bias = x.view();
   CHECK_THROWS_WITH(matmul(bench.stream(), y.view(), x.view(), b.view(), epilogue), Contains("bias is fp32[4 x 8]"));
+  epilogue.bias = x.view().transposed(0, 1).select(0, 0);
+  CHECK_THROWS_WITH(matmul(bench.stream(), y.view(), x.view(), b.view(), epilogue), Contains("bias is not contiguous"));
   Epilogue activated;
   activated.activation_input = y.view();
   CHECK_THROWS_WITH(matmul(bench.stream(), y.view(), x.view(), b.view(), activated), Contains("without an activation"));
