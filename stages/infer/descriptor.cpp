@@ -11,6 +11,7 @@
 #include "stages/infer/settings.h"
 #include "stages/shared/model/generation_memory.h"
 #include "stages/shared/model/model_at.h"
+#include "stages/shared/text/tokenizer.h"
 
 namespace braise::infer {
 namespace {
@@ -33,6 +34,24 @@ std::optional<model::Config> known_model(const json& config, const stages::Known
   return std::filesystem::exists(place) ? model::config_at(place, problems) : std::nullopt;
 }
 
+/// Better told now than by a job that has waited for its turn: of models elsewhere only a checkpoint says its
+/// tokenizer.
+void check_tokenizer(const stages::RuleContext& context, const model::Config& model) {
+  const std::string path = context.config.at("model");
+  const json& tokenizer = context.config.at("tokenizer");
+  constexpr const char* kRemedy = "give the tokenizer that the model was trained with";
+  if (tokenizer.at("kind") == "model") {
+    if (model::is_checkpoint(stages::input_path(path))) return;
+    context.fault("/tokenizer", "is left to the model, and " + path + " does not say it", kRemedy);
+  } else if (const std::int64_t tokens = text::make_tokenizer(tokenizer)->vocabulary_size();
+             tokens != model.vocabulary) {
+    context.fault(
+        "/tokenizer",
+        "has " + std::to_string(tokens) + " tokens, and the model " + path + " has " + std::to_string(model.vocabulary),
+        kRemedy);
+  }
+}
+
 void check(const stages::RuleContext& context) {
   const json& config = context.config;
   if (config.at("sampling").at("temperature") == 0 && config.at("samples") > 1) {
@@ -45,7 +64,8 @@ void check(const stages::RuleContext& context) {
   };
   check_path("/model", config.at("model"), "name one folder");
   std::vector<std::string> problems;
-  known_model(config, context.models, problems);
+  const std::optional<model::Config> model = known_model(config, context.models, problems);
+  if (model && !stages::is_of_this_run(config.at("model").get<std::string>())) check_tokenizer(context, *model);
   for (const std::string& problem : problems) context.fault("/model", problem, "");
   const json& prompts = config.at("prompts");
   for (std::size_t i = 0; i < prompts.size(); ++i) {

@@ -28,8 +28,7 @@ Config config_of_checkpoint(const fs::path& manifest) {
 }
 
 Config config_of(const fs::path& path) {
-  if (path.filename() == kManifest) return config_of_checkpoint(path);
-  if (fs::exists(path / kManifest)) return config_of_checkpoint(path / kManifest);
+  if (is_checkpoint(path)) return config_of_checkpoint(path.filename() == kManifest ? path : path / kManifest);
   if (path.extension() == ".gguf") return open_gguf_model(path).config;
   if (fs::exists(path / "config.json")) return read_hugging_face(path / "config.json");
   throw UnreadableModel(path, {"is no model: a checkpoint has a manifest.json, a folder of Hugging Face a config.json, "
@@ -37,6 +36,10 @@ Config config_of(const fs::path& path) {
 }
 
 }  // namespace
+
+bool is_checkpoint(const fs::path& path) {
+  return path.filename() == kManifest ? fs::exists(path) : fs::exists(path / kManifest);
+}
 
 std::optional<Config> config_at(const fs::path& path, std::vector<std::string>& problems) {
   try {

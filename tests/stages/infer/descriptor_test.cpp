@@ -55,6 +55,19 @@ TEST_CASE("what the schema cannot say is checked") {
   CHECK(faults({{"prompts", {"x", {{"path", "/a[?]b.txt"}}}}}) == "");
   CHECK(faults({{"model", "/models/*"}}) == "/model is a pattern of names\n");
   CHECK(faults({{"prompts", {{{"path", "/a.txt"}}, {{"path", "${stages.a.text}"}}, "what?"}}}) == "");
+
+  const test::TemporaryFolder folder;
+  folder.write("config.json", model::to_hugging_face(test::small_llama()).dump());
+  const std::string model = folder.path();
+  const std::string vocabulary = std::to_string(test::small_llama().vocabulary);
+  CHECK(faults({{"model", model}, {"tokenizer", {{"kind", "model"}}}}) ==
+        "/tokenizer is left to the model, and " + model + " does not say it\n");
+  CHECK(faults({{"model", model}, {"tokenizer", {{"kind", "bytes"}}}}) ==
+        "/tokenizer has 257 tokens, and the model " + model + " has " + vocabulary + "\n");
+  model::Config of_bytes = test::small_llama();
+  of_bytes.vocabulary = 256;
+  folder.write("config.json", model::to_hugging_face(of_bytes).dump());
+  CHECK(faults({{"model", model}, {"tokenizer", {{"kind", "bytes"}, {"end_of_document", false}}}}) == "");
 }
 
 TEST_CASE("memory is told where the model is known, and completions are counted where the prompts are") {
