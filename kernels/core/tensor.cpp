@@ -4,6 +4,7 @@
 #include "kernels/core/error.h"
 
 namespace braise::core {
+
 ConstTensorView::ConstTensorView(const void* data, Dtype dtype, const Shape& shape, Device device)
     : data_(data), shape_(shape), dtype_(dtype), device_(device), present_(true) {
   std::int64_t stride = 1;

@@ -2,6 +2,7 @@
 #include "kernels/quant/int8_matmul.h"
 
 #include "kernels/core/error.h"
+#include "kernels/core/tier.h"
 #include "kernels/quant/int8_matmul_cpu.h"
 
 namespace braise::quant {
@@ -49,7 +50,7 @@ void int8_matmul(core::Stream& stream, const core::TensorView& y, const core::Co
                 "the last dimension must be contiguous");
   if (y.elements() == 0) return;
   core::require_cpu(stream, kName);
-  cpu::int8_matmul(stream, y.as_rows(), x.as_rows(), scales.as_rows(), b.data(), groups);
+  cpu::int8_matmul(stream, y.as_rows(), x.as_rows(), scales.as_rows(), b.data(), groups, core::has_vnni());
 }
 
 }  // namespace braise::quant

@@ -10,7 +10,6 @@
 
 #include "kernels/core/arena.h"
 #include "kernels/core/parallel.h"
-#include "kernels/core/tier.h"
 #include "kernels/core/vector_float-inl.h"
 #include "kernels/quant/int8_matmul_cpu.h"
 
@@ -163,7 +162,8 @@ HWY_EXPORT(multiply_panel_vnni);
 /// second-level cache.
 constexpr std::int64_t kRowBlock = 96;
 
-/// Calls take(from, to, count) for the part of a row that each group is, `to` in quads.
+/// Calls take(group, begin, place, count) for each group: its elements [begin, begin + count) of a row, which stand
+/// from byte `place` on where they are in quads.
 template <class Take>
 void for_groups(const Groups& groups, const Take& take) {
   for (std::int64_t g = 0; g < groups.count; ++g) {
@@ -207,7 +207,7 @@ void pack(void* packed, const core::ConstTensorView& q, const core::ConstTensorV
 }
 
 void int8_matmul(core::Stream& stream, const core::TensorView& y, const core::ConstTensorView& x,
-                 const core::ConstTensorView& scales, const void* packed, const Groups& groups) {
+                 const core::ConstTensorView& scales, const void* packed, const Groups& groups, bool vnni) {
   const std::int64_t rows = y.extent(0), columns = y.extent(1), bytes = panel_bytes(groups);
   const std::int64_t width = 4 * groups.all_quads();
   const auto workspace = [&](core::Dtype dtype, std::int64_t per_row) {
@@ -226,7 +226,6 @@ void int8_matmul(core::Stream& stream, const core::TensorView& y, const core::Co
       sums[g] = 128 * sum;
     });
   });
-  const bool vnni = core::has_vnni();
   const std::int64_t panels = (columns + kPanel - 1) / kPanel;
   core::parallel_for((rows + kRowBlock - 1) / kRowBlock * panels, [&](std::int64_t task) {
     const std::int64_t row = task / panels * kRowBlock, panel = task % panels;

@@ -37,9 +37,10 @@ std::int64_t packed_bytes(const Groups& groups, std::int64_t columns);
 /// q: N x K, scales: N x groups.
 void pack(void* packed, const core::ConstTensorView& q, const core::ConstTensorView& scales, const Groups& groups);
 
-/// The operation of int8_matmul.h for checked arguments of two dimensions, with elements.
+/// The operation of int8_matmul.h for checked arguments of two dimensions, with elements. `vnni`: with its dot
+/// products, which core::has_vnni must allow.
 void int8_matmul(core::Stream& stream, const core::TensorView& y, const core::ConstTensorView& x,
-                 const core::ConstTensorView& scales, const void* packed, const Groups& groups);
+                 const core::ConstTensorView& scales, const void* packed, const Groups& groups, bool vnni);
 
 /// Some rows times a panel.
 struct PanelProduct {

@@ -33,35 +33,6 @@ bool concerns(const std::string& path, const std::set<std::string>& stages) {
   return stages.contains(path.substr(7, path.find('.', 7) - 7));
 }
 
-/// Stages in an order in which each follows those it needs, otherwise as written. The recipe is known to have no cycle.
-std::vector<std::size_t> ordered(const std::vector<recipe::Stage>& stages) {
-  std::unordered_map<std::string, std::size_t> index;
-  for (std::size_t i = 0; i < stages.size(); ++i) index[stages[i].name] = i;
-  std::vector<std::size_t> order;
-  std::vector<char> placed(stages.size(), 0);
-  for (std::size_t i = 0; i < stages.size(); ++i) {
-    // A stack of its own: a chain may be as long as a recipe.
-    std::vector<std::size_t> waiting = {i};
-    while (!waiting.empty()) {
-      const std::size_t stage = waiting.back();
-      const std::size_t before = waiting.size();
-      const auto first = [&](const std::string& name) {
-        if (placed[index.at(name)] == 0) waiting.push_back(index.at(name));
-      };
-      if (placed[stage] == 0) {
-        for (auto name = stages[stage].after.rbegin(); name != stages[stage].after.rend(); ++name) first(*name);
-        const auto& references = stages[stage].references;
-        for (auto entry = references.rbegin(); entry != references.rend(); ++entry) first(entry->stage);
-      }
-      if (waiting.size() > before) continue;
-      waiting.pop_back();
-      if (placed[stage] == 0) order.push_back(stage);
-      placed[stage] = 1;
-    }
-  }
-  return order;
-}
-
 class Maker {
  public:
   explicit Maker(std::optional<recipe::Halving> halving) : halving_(std::move(halving)) {}
@@ -71,7 +42,7 @@ class Maker {
     for (const auto& [path, value] : point.values) parameters.emplace_back(path, value.to_json());
     std::unordered_map<std::string, std::size_t> drafts_of_stage;
     if (order_.empty()) {
-      order_ = ordered(point_recipe.stages);
+      order_ = recipe::in_order(point_recipe.stages);
       known_.resize(point_recipe.stages.size());
       lineages_.resize(point_recipe.stages.size());
     }
@@ -204,8 +175,8 @@ class Maker {
     job.models = std::move(draft.source.models);
     for (const recipe::Reference& reference : draft.source.references) {
       const std::size_t source = draft.links.at(reference.stage);
-      job.links.push_back({reference.pointer, "${stages." + reference.stage + "." + reference.output + "}",
-                           source == kWinner ? winner_ : names_[source], reference.output, source == kWinner ? 0 : -1});
+      job.links.push_back({reference.pointer, reference.text(), source == kWinner ? winner_ : names_[source],
+                           reference.output, source == kWinner ? 0 : -1});
       // Points may be of other models, and so is what is made of them.
       if (source == kWinner || drafts_[source].is_after_halving) job.models.erase(job.links.back().text);
     }

@@ -74,6 +74,8 @@ struct Reference {
   std::string stage;
   std::string output;
   std::string pointer;  ///< JSON pointer into the config
+
+  std::string text() const { return "${stages." + stage + "." + output + "}"; }
 };
 
 /// What a job asks of Slurm. The keys and their meaning: schemas/slurm.schema.json.
@@ -101,6 +103,10 @@ struct Stage {
   stages::KnownModels models;      ///< of those that `references` stand for
   yaml::Mark mark;                 ///< of the stage's name
 };
+
+/// Stages in an order in which each follows those it needs, otherwise as written, by their places. Those it needs that
+/// are not there are passed over; there must be no cycle.
+std::vector<std::size_t> in_order(const std::vector<Stage>& stages);
 
 /// A recipe, checked: all types right, all defaults filled in, all references to vars and env replaced.
 struct Recipe {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <map>
+#include <set>
 #include <unordered_map>
 #include <utility>
 
@@ -63,7 +65,6 @@ class Resolver {
       stage_names_.push_back(entry.key);
     }
     edges_.resize(stage_entries_.size());
-    is_referred_to_.resize(stage_entries_.size());
   }
 
   std::optional<Recipe> run() {
@@ -78,7 +79,10 @@ class Resolver {
 
     resolve_top(walker, variables, *schema.map);
     resolve_stages(walker, *schema.map->find("stages")->schema);
+    const std::size_t faults_before_cycles = faults_.size();
     report_cycles();
+    if (faults_.size() == faults_before_cycles) learn_models();
+    for (const Stage& stage : recipe_.stages) check_rules(stage);
     if (faults_.size() > faults_before_) return std::nullopt;
 
     recipe_.name = resolved_["name"];
@@ -185,43 +189,24 @@ class Resolver {
       }
       resolve_stage(walker, *rule.additional, i, here);
     }
-    learn_models();
-    for (const Stage& stage : recipe_.stages) check_rules(stage);
   }
 
   /// Tells each stage of the models that its references stand for, as far as the stages that will leave them know.
   void learn_models() {
-    std::unordered_map<std::string, std::size_t> places;
-    for (std::size_t i = 0; i < recipe_.stages.size(); ++i) places[recipe_.stages[i].name] = i;
-    enum class State : std::uint8_t { kNew, kWaiting, kKnown };
-    std::vector<State> states(places.size(), State::kNew);
-    std::vector<std::optional<json>> models(places.size());
-    std::vector<std::size_t> waiting;  // a stack of its own: a chain may be as long as a recipe
-    const auto learn = [&](std::size_t place) {
+    std::set<std::string> wanted;
+    for (const Stage& stage : recipe_.stages) {
+      for (const Reference& reference : stage.references) wanted.insert(reference.stage);
+    }
+    std::map<std::string, json> models;  // by stage
+    for (const std::size_t place : in_order(recipe_.stages)) {
       Stage& stage = recipe_.stages[place];
-      const std::size_t before = waiting.size();
       for (const Reference& reference : stage.references) {
-        const auto source = places.find(reference.stage);
-        if (source == places.end()) continue;  // a stage with faults
-        // In a cycle the other waits already.
-        if (states[place] == State::kNew && states[source->second] == State::kNew) waiting.push_back(source->second);
-        if (!models[source->second]) continue;
-        stage.models["${stages." + reference.stage + "." + reference.output + "}"] = *models[source->second];
+        const auto found = models.find(reference.stage);
+        if (found != models.end()) stage.models[reference.text()] = found->second;
       }
-      states[place] = State::kWaiting;
-      if (waiting.size() > before) return;
-      const auto model = stages::find_kind(stage.kind)->model;
-      if (model != nullptr && is_referred_to_[stage_indices_.at(stage.name)]) {
-        models[place] = model(stage.config, stage.models);
-      }
-      states[place] = State::kKnown;
-      waiting.pop_back();
-    };
-    for (std::size_t i = 0; i < states.size(); ++i) {
-      if (states[i] == State::kNew) waiting.push_back(i);
-      while (!waiting.empty()) {
-        states[waiting.back()] == State::kKnown ? waiting.pop_back() : learn(waiting.back());
-      }
+      const auto tell = stages::find_kind(stage.kind)->model;
+      if (tell == nullptr || !wanted.contains(stage.name)) continue;
+      if (const std::optional<json> model = tell(stage.config, stage.models)) models[stage.name] = *model;
     }
   }
 
@@ -294,7 +279,6 @@ class Resolver {
     if (!to) return;
     edges_[from].push_back({*to, scalar.mark(), path});
     stage.references.push_back({segments[1], segments[2], std::move(pointer)});
-    is_referred_to_[*to] = true;
     const Node* kind = stage_entries_[*to]->value.find("kind");
     const StageDescriptor* descriptor = kind == nullptr ? nullptr : stages::find_kind(kind->text());
     if (descriptor == nullptr) return;  // a fault of that stage
@@ -426,7 +410,6 @@ class Resolver {
   std::vector<std::string> stage_names_;
   std::unordered_map<std::string, std::size_t> stage_indices_;
   std::vector<std::vector<Edge>> edges_;  // by stage: those it waits for
-  std::vector<bool> is_referred_to_;      ///< by stage
   json resolved_ = json::object();
   Recipe recipe_;
   bool top_is_good_ = false;

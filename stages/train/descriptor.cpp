@@ -67,7 +67,8 @@ void check_data(const stages::RuleContext& context) {
   }
 }
 
-void check_model(const stages::RuleContext& context) {
+/// Tells what is wrong with the model, and gives it where it is known.
+std::optional<model::Config> check_model(const stages::RuleContext& context) {
   const json& described = context.config.at("model");
   const std::string from = described.at("from");
   if (!from.empty()) {
@@ -81,11 +82,11 @@ void check_model(const stages::RuleContext& context) {
     }
   }
   std::vector<model::RecipeProblem> problems;
-  const std::optional<model::Config> config = known_model(context.config, context.models, problems);
+  std::optional<model::Config> config = known_model(context.config, context.models, problems);
   for (const model::RecipeProblem& problem : problems) {
     context.fault(problem.key.empty() ? "/model" : "/model/" + problem.key, problem.problem, problem.remedy);
   }
-  if (!config) return;
+  if (!config) return std::nullopt;
   const std::int64_t sequence = context.config.at("data").at("sequence");
   if (from.empty() && config->positions < sequence) {
     context.fault("/model/positions", "is " + std::to_string(config->positions) + ", less than data.sequence",
@@ -104,10 +105,12 @@ void check_model(const stages::RuleContext& context) {
     context.fault(frozen ? "/freeze" : "/optimizer/groups", "the pattern \"" + pattern + "\" fits no parameter",
                   "names are those of Hugging Face, as \"" + specs.front().name + "\"");
   }
+  return config;
 }
 
 /// Whether the ranks can be dealt to the axes, and the model to the ranks.
-bool check_parallel(const stages::RuleContext& context, const Settings& settings) {
+bool check_parallel(const stages::RuleContext& context, const Settings& settings,
+                    const std::optional<model::Config>& model) {
   const int ranks = context.resources.ranks();
   const int parts = settings.tensor * settings.pipeline;
   const std::string widths = std::to_string(settings.tensor) + " x " + std::to_string(settings.pipeline);
@@ -130,10 +133,8 @@ bool check_parallel(const stages::RuleContext& context, const Settings& settings
                   "gradients after every micro-batch while other stages wait",
                   "take zero: 1, or reduction: step");
   }
-  std::vector<model::RecipeProblem> problems;
-  const std::optional<model::Config> config = known_model(context.config, context.models, problems);
-  if (!config) return true;
-  for (const model::SplitProblem& problem : model::split_problems(*config, settings.tensor, settings.pipeline)) {
+  if (!model) return true;
+  for (const model::SplitProblem& problem : model::split_problems(*model, settings.tensor, settings.pipeline)) {
     context.fault("/parallel/" + problem.axis, problem.problem, problem.remedy);
   }
   return true;
@@ -173,14 +174,13 @@ std::string fit_text(const std::optional<stages::Fit>& fit) {
 }
 
 /// What is certain not to fit is refused before it begins: what a rank keeps all the time, and its gradients.
-void check_budget(const stages::RuleContext& context, const Settings& settings, const Lanes& lanes) {
+void check_budget(const stages::RuleContext& context, const Settings& settings, const Lanes& lanes,
+                  const std::optional<model::Config>& model) {
   const std::uint64_t budget = context.resources.device_memory_bytes;
-  std::vector<model::RecipeProblem> problems;
-  const std::optional<model::Config> described = known_model(context.config, context.models, problems);
-  if (budget == 0 || !described) return;
-  if (!model::split_problems(*described, settings.tensor, settings.pipeline).empty()) return;  // told elsewhere
+  if (budget == 0 || !model) return;
+  if (!model::split_problems(*model, settings.tensor, settings.pipeline).empty()) return;  // told elsewhere
   const RankMemory memory =
-      most_memory(*described, settings, lanes, context.resources.ranks() / (settings.tensor * settings.pipeline),
+      most_memory(*model, settings, lanes, context.resources.ranks() / (settings.tensor * settings.pipeline),
                   context.resources.threads);
   std::int64_t bytes = 0;
   std::string parts;
@@ -201,18 +201,18 @@ void check_budget(const stages::RuleContext& context, const Settings& settings, 
 void check(const stages::RuleContext& context) {
   check_length(context);
   check_data(context);
-  check_model(context);
+  const std::optional<model::Config> model = check_model(context);
   const Settings settings(context.config);
   std::string key, problem, remedy;
   const int parts = settings.tensor * settings.pipeline;
   std::optional<Lanes> lanes;
-  if (check_parallel(context, settings)) {
+  if (check_parallel(context, settings, model)) {
     lanes =
         deal(settings.global, settings.micro, settings.lanes, context.resources.ranks() / parts, key, problem, remedy);
     if (!lanes) context.fault(key, problem, remedy);
   }
   check_offload(context, settings);
-  if (lanes) check_budget(context, settings, *lanes);
+  if (lanes) check_budget(context, settings, *lanes, model);
   const OptimizerSettings& optimizer = settings.optimizer;
   if (optimizer.nesterov && (optimizer.algorithm != Algorithm::kSgd || optimizer.momentum == 0)) {
     context.fault("/optimizer/nesterov", "is true", "goes with `kind: sgd` and a momentum only");

@@ -72,16 +72,16 @@ class Run {
 
   /// Seconds of a step's forward passes, then of its backward passes, then of the optimizer. What a pass waits for of
   /// other stages is not in it.
-  const std::vector<double>& step() {
+  std::vector<double> step() {
     passes_.forward_s.clear();
     passes_.backward_s.clear();
     const double optimizer_s = told_.of(telemetry::Phase::kOptimizer);
     trainer_->step(batch_, first_, ++steps_, 1e-4);
     note_pass();
-    step_s_ = passes_.forward_s;
-    step_s_.insert(step_s_.end(), passes_.backward_s.begin(), passes_.backward_s.end());
-    step_s_.push_back(told_.of(telemetry::Phase::kOptimizer) - optimizer_s);
-    return step_s_;
+    std::vector<double> seconds = passes_.forward_s;
+    seconds.insert(seconds.end(), passes_.backward_s.begin(), passes_.backward_s.end());
+    seconds.push_back(told_.of(telemetry::Phase::kOptimizer) - optimizer_s);
+    return seconds;
   }
 
   std::vector<std::int64_t> unit_elements() const {
@@ -120,7 +120,6 @@ class Run {
     std::vector<double> forward_s, backward_s;
   } passes_;
   telemetry::PhaseTotals told_;
-  std::vector<double> step_s_;
   const train::Settings settings_;
   core::MemoryLedger ledger_;
   core::Arena device_, host_;

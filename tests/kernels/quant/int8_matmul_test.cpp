@@ -10,6 +10,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/tier.h"
+#include "kernels/quant/int8_matmul_cpu.h"
 #include "kernels/quant/quantize.h"
 #include "tests/kernels/reference/quant.h"
 #include "tests/support/tensors.h"
@@ -183,6 +184,11 @@ TEST_CASE("products of integers: threads, neighbouring rows and tiers change no 
       CHECK(alone.bytes() == y.bytes().substr(static_cast<std::size_t>(row) * 280, 280));
     }
   });
+  // Processors of a tier may lack the instructions that this one has.
+  TestTensor without(Dtype::kFloat32, {100, 70});
+  quant::cpu::int8_matmul(bench.stream(), without.view(), x.view(), scales.view(), packed.data(),
+                          quant::cpu::Groups(260, 64), false);
+  CHECK(without.values() == expected);
   // Lower tiers multiply what was packed on the highest.
   for (const core::Tier tier : {core::Tier::kBaseline, core::Tier::kAvx2, core::Tier::kAvx512}) {
     if (tier > core::tier()) continue;
